@@ -1,0 +1,150 @@
+"""Append to and read the log of one generation: a Redis Stream whose ids the writer chooses.
+
+    gen:{<id>}:log     <epoch>-0   started {…, "prev": "<id it stands on>"}
+                       <epoch>-1   token {"text": "…"}
+                       <epoch>-2   token {"text": "…"}        ids are dense within an epoch,
+                       <epoch>-3   done {…}                   the closing entry is the last one
+
+Source: XADD refuses an id that is not above the last one, XRANGE and XREAD return in order of id.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import NoScriptError
+
+from shared.connections import Client, Command
+from shared.events import Entry, decode_entry
+from shared.generation import Record, State, decode_record
+from shared.ids import BEGINNING, EntryId, GenerationId, decode_entry_id
+from shared.keys import Keys
+
+PAGE: Final = 500
+"""Entries per read of history: a page of joined tokens is some tens of KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendReply:
+    """What the log looked like after an append or a close, whether or not it took the entries."""
+
+    state: State | None
+    """None: the record or the log is gone."""
+    mine: bool
+    epoch: int
+    last_id: EntryId
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """Record and log of one generation at one moment."""
+
+    record: Record | None
+    last_id: EntryId
+    entries: list[Entry]
+
+
+def decode_append_reply(reply: Sequence[Any]) -> AppendReply:
+    """Read the reply of `append.lua` and `close.lua`."""
+    state, mine, epoch, last_id = reply
+    return AppendReply(
+        State(state.decode()) if state else None, bool(mine), int(epoch), decode_entry_id(last_id)
+    )
+
+
+class EventLog:
+    """The logs of all generations in one store."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._append = client.script("append")
+        self._close = client.script("close")
+
+    def append_command(
+        self, generation: GenerationId, token: str, first: EntryId, entries: Sequence[Entry]
+    ) -> Command:
+        """Return the command that appends `entries`, dense from `first`, if the log is mine.
+
+        Atomic: all entries or none. A repeat of the same command adds nothing.
+        """
+        fields = [part for entry in entries for part in (entry.type.value, entry.data)]
+        return (
+            "EVALSHA",
+            self._append.sha,
+            2,
+            self._keys.record(generation),
+            self._keys.log(generation),
+            token,
+            first.epoch,
+            first.seq,
+            *fields,
+        )
+
+    def close_command(
+        self, generation: GenerationId, token: str, closing: Entry, usage: bytes
+    ) -> Command:
+        """Return the command that ends the log with `closing`. `usage` is JSON, or empty.
+
+        Atomic: entry, final state, usage and lifetimes change together. A repeat adds nothing.
+        """
+        return (
+            "EVALSHA",
+            self._close.sha,
+            2,
+            self._keys.record(generation),
+            self._keys.log(generation),
+            token,
+            closing.id.epoch,
+            closing.id.seq,
+            closing.type.value,
+            closing.data,
+            usage,
+        )
+
+    async def send(self, commands: Sequence[Command]) -> list[AppendReply | Exception]:
+        """Send append and close commands in one round trip; one reply or error for each.
+
+        Raises: StoreUnavailable: nothing is known of any of them; send the same again.
+        """
+        replies = await self._client.try_all(commands)
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            await self._client.call_all(
+                ("SCRIPT LOAD", script.text) for script in (self._append, self._close)
+            )
+            again = await self._client.try_all(commands[i] for i in unknown)
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
+        return [r if isinstance(r, Exception) else decode_append_reply(r) for r in replies]
+
+    async def read(
+        self, generation: GenerationId, after: EntryId, count: int = PAGE
+    ) -> list[Entry]:
+        """Return up to `count` entries beyond the cursor `after`, in order."""
+        rows = await self._client.call(
+            "XRANGE", self._keys.log(generation), f"({after}", "+", "COUNT", count
+        )
+        return [decode_entry(raw_id, fields) for raw_id, fields in rows]
+
+    async def view(
+        self, generation: GenerationId, after: EntryId = BEGINNING, count: int = PAGE
+    ) -> LogView:
+        """Return the record, the log's last id and the first entries beyond `after`.
+
+        Atomic: one MULTI, so the three agree with each other.
+        """
+        log = self._keys.log(generation)
+        fields, last, rows = await self._client.call_all(
+            (
+                ("HGETALL", self._keys.record(generation)),
+                ("XREVRANGE", log, "+", "-", "COUNT", 1),
+                ("XRANGE", log, f"({after}", "+", "COUNT", count),
+            ),
+            atomic=True,
+        )
+        return LogView(
+            decode_record(fields),
+            decode_entry_id(last[0][0]) if last else BEGINNING,
+            [decode_entry(raw_id, row) for raw_id, row in rows],
+        )

@@ -1,0 +1,149 @@
+"""The events of a generation: their names, their one-line JSON, and what they fold to.
+
+| type | data | meaning to a client |
+|---|---|---|
+| `queued` | `{}` | accepted; the first entry, written by the API |
+| `started` | `{attempt, model, resume, prev}` | an attempt begins; informative |
+| `token` | `{text}` | append this text |
+| `reset` | `{}` | forget everything so far |
+| `reasoning`, `refusal` | `{text}` | the provider's other texts |
+| `tool_call` | `{index, id?, name?, arguments}` | a piece of a tool call |
+| `retrying` | `{attempt, reason, delay_ms}` | informative |
+| `done` | `{finish_reason, usage}` | closing event |
+| `cancelled` | `{usage?}` | closing event; the partial text stands |
+| `failed` | `{code, message, retryable, usage?}` | closing event; the partial text stands |
+
+An entry that opens an epoch (`started`, or a closing event by a take-over) also has `prev`, the id
+of the entry it stands on. A log has exactly one closing event and it is last.
+`heartbeat` and `reconnect` exist on the wire only: they have no id and are in no log.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from shared.ids import BEGINNING, EntryId, decode_entry_id
+
+TYPE_FIELD: Final = b"t"
+DATA_FIELD: Final = b"d"
+
+
+class EventType(StrEnum):
+    """What an entry of a log says."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    TOKEN = "token"  # noqa: S105 - a model token
+    RESET = "reset"
+    REASONING = "reasoning"
+    REFUSAL = "refusal"
+    TOOL_CALL = "tool_call"
+    RETRYING = "retrying"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+CLOSING: Final = frozenset({EventType.DONE, EventType.CANCELLED, EventType.FAILED})
+"""The events that end a log."""
+
+JOINABLE: Final = frozenset({EventType.TOKEN, EventType.REASONING, EventType.REFUSAL})
+"""The events of which two neighbours say the same as one with both texts."""
+
+_TYPES: Final = {t.value.encode(): t for t in EventType}
+
+
+class Entry(NamedTuple):
+    """One entry of a log. `data` is one line of JSON in UTF-8, framed as it is."""
+
+    id: EntryId
+    type: EventType
+    data: bytes
+
+
+class Event(NamedTuple):
+    """One event that has no id yet: what a provider said, before the writer encodes it."""
+
+    type: EventType
+    data: dict[str, Any]
+
+
+def encode_data(data: dict[str, Any]) -> bytes:
+    """Return `data` as one line of JSON. Lone surrogates, which UTF-8 lacks, are escaped."""
+    try:
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(data, separators=(",", ":")).encode()
+
+
+def decode_data(data: bytes) -> dict[str, Any]:
+    """Read what `encode_data` wrote."""
+    decoded: dict[str, Any] = json.loads(data)
+    return decoded
+
+
+def decode_entry(raw_id: bytes, fields: list[bytes] | dict[bytes, bytes]) -> Entry:
+    """Read one entry as Redis returns it: `[t, type, d, data]`, or the same as a dict."""
+    if isinstance(fields, dict):
+        return Entry(decode_entry_id(raw_id), _TYPES[fields[TYPE_FIELD]], fields[DATA_FIELD])
+    return Entry(decode_entry_id(raw_id), _TYPES[fields[1]], fields[3])
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """A tool call as far as it has been said."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a log folds to: append on text, forget on `reset`, end on a closing event."""
+
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: dict[int, ToolCall] = field(default_factory=dict)
+    last_id: EntryId = BEGINNING
+    closing: EventType | None = None
+    closing_data: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a client has nothing it would have to forget."""
+        return not (self.text or self.reasoning or self.refusal or self.tool_calls)
+
+
+def fold(entries: Iterable[Entry], answer: Answer | None = None) -> Answer:
+    """Fold `entries` onto `answer`; what a correct client holds after reading them."""
+    answer = answer or Answer()
+    texts: dict[EventType, list[str]] = {t: [] for t in JOINABLE}
+    for entry in entries:
+        answer.last_id = entry.id
+        if entry.type in JOINABLE:
+            texts[entry.type].append(decode_data(entry.data)["text"])
+        elif entry.type is EventType.RESET:
+            for pieces in texts.values():
+                pieces.clear()
+            answer.text = answer.reasoning = answer.refusal = ""
+            answer.tool_calls.clear()
+        elif entry.type is EventType.TOOL_CALL:
+            _fold_tool_call(answer.tool_calls, decode_data(entry.data))
+        elif entry.type in CLOSING:
+            answer.closing, answer.closing_data = entry.type, decode_data(entry.data)
+    answer.text += "".join(texts[EventType.TOKEN])
+    answer.reasoning += "".join(texts[EventType.REASONING])
+    answer.refusal += "".join(texts[EventType.REFUSAL])
+    return answer
+
+
+def _fold_tool_call(calls: dict[int, ToolCall], piece: dict[str, Any]) -> None:
+    call = calls.setdefault(piece["index"], ToolCall(piece["index"]))
+    call.id = piece.get("id") or call.id
+    call.name = piece.get("name") or call.name
+    call.arguments += piece.get("arguments", "")

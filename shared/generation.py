@@ -1,0 +1,88 @@
+"""A generation as its record describes it. Pure: no I/O."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from shared.ids import BEGINNING, EntryId, parse_entry_id
+
+RECORD_VERSION: Final = 1
+"""Written as `v`; a reader that meets another one must be of another release."""
+
+
+class State(StrEnum):
+    """Where a generation stands. The last three are final and named like their closing events."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the log has its closing entry."""
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+class Surface(StrEnum):
+    """What the generation was made for, since not every wire format can say everything."""
+
+    NATIVE = "native"
+    CHAT = "chat"
+    """`/chat/stream`: its clients cannot be told to forget, and know only LF."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The hash beside a log. Times are UTC; `request` is what the provider is asked."""
+
+    state: State
+    epoch: int
+    token: str
+    tenant: str
+    surface: Surface
+    request: dict[str, Any]
+    model: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    deadline: datetime
+    attempts: int
+    reset_at: EntryId
+    """The last `reset`, where a late reader's history starts; 0-0 if there was none."""
+    usage: dict[str, Any] | None
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that holds the log: the first half of the owner's token."""
+        return self.token.partition("/")[0] or None
+
+
+def decode_record(fields: dict[bytes, bytes]) -> Record | None:
+    """Read a record; None where there is none, or where it was erased."""
+    if not fields or b"erased_at" in fields:
+        return None
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    return Record(
+        state=State(text["state"]),
+        epoch=int(text["epoch"]),
+        token=text.get("token", ""),
+        tenant=text["tenant"],
+        surface=Surface(text["surface"]),
+        request=json.loads(text["request"]),
+        model=text.get("model") or None,
+        created_at=_decode_time(text["created_at"]),
+        started_at=_decode_time(text["started_at"]) if "started_at" in text else None,
+        finished_at=_decode_time(text["finished_at"]) if "finished_at" in text else None,
+        deadline=_decode_time(text["deadline"]),
+        attempts=int(text.get("attempts", "0")),
+        reset_at=parse_entry_id(text["reset_at"]) if "reset_at" in text else BEGINNING,
+        usage=json.loads(text["usage"]) if text.get("usage") else None,
+    )
+
+
+def _decode_time(ms: str) -> datetime:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC)

@@ -1,0 +1,266 @@
+"""Move a generation from state to state. Every move is one Lua file: all of it, or nothing."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from shared.connections import Argument, Client
+from shared.errors import GenerationGone, GenerationUnknown, IdempotencyConflict
+from shared.events import EventType, encode_data
+from shared.generation import RECORD_VERSION, Record, State, Surface, decode_record
+from shared.ids import EntryId, GenerationId
+from shared.keys import Keys
+from shared.scripts import Script
+
+ERASED_VISIBLE: Final = timedelta(seconds=30)
+"""How long the log of a deleted generation stays for followers that are reading its end."""
+
+EPOCH_SPREAD: Final = 1000
+"""Epochs are drawn from this many values, so that one that Redis lost is not issued again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A generation as it was asked for."""
+
+    request: dict[str, Any]
+    """Chat Completions parameters, `messages` among them; without those that Rejoin owns."""
+    tenant: str
+    surface: Surface
+    queue_timeout: timedelta
+    generation_timeout: timedelta
+    retention: timedelta
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what is asked; the same request has the same one, whatever its key order."""
+        canonical = json.dumps([self.surface, self.request], sort_keys=True)
+        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+    @property
+    def longest_life(self) -> timedelta:
+        """From creation to the last moment at which anything of it may be kept."""
+        return self.queue_timeout + self.generation_timeout + self.retention
+
+
+class ClaimOutcome(StrEnum):
+    """What a claimer learns."""
+
+    CLAIMED = "claimed"
+    ABSENT = "absent"
+    CLOSED = "closed"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a claim; the rest has a meaning only if it was granted."""
+
+    outcome: ClaimOutcome
+    token: str
+    last_id: EntryId
+    """The newest entry of the new epoch."""
+    time_left: timedelta
+    """Until the deadline, by Redis' clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The answer to a take-over: the state, and who held the log before."""
+
+    state: State
+    worker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The data of a `failed` event: a stable code, a sentence, and whether a repeat may help."""
+
+    code: str
+    message: str
+    retryable: bool
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The event's data."""
+        return {"code": self.code, "message": self.message, "retryable": self.retryable}
+
+
+QUEUE_TIMEOUT: Final = Failure("queue_timeout", "No worker took the generation in time.", True)
+GENERATION_TIMEOUT: Final = Failure(
+    "generation_timeout", "The generation took longer than it may.", True
+)
+
+
+class GenerationStore:
+    """The records of all generations in one store, and the moves that change them."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._create = client.script("create")
+        self._claim = client.script("claim")
+        self._take_over_and_close = client.script("take_over_and_close")
+        self._settle = client.script("settle")
+        self._erase = client.script("erase")
+
+    async def create(
+        self, generation: GenerationId, order: Order
+    ) -> tuple[Literal["created", "existing"], State]:
+        """Make the record and the first entry, or find the one that the same request made.
+
+        Atomic: a crash leaves both keys or none.
+        Raises: IdempotencyConflict, GenerationGone, StoreUnavailable.
+        """
+        outcome, state = await self._run(
+            self._create,
+            generation,
+            order.fingerprint,
+            _draw(),
+            _ms(order.queue_timeout),
+            _ms(order.generation_timeout),
+            _ms(order.retention),
+            *("v", RECORD_VERSION, "tenant", order.tenant, "surface", order.surface.value),
+            *("request", encode_data(order.request), "model", order.request.get("model") or ""),
+        )
+        match outcome:
+            case b"created" | b"existing":
+                return outcome.decode(), State(state.decode())
+            case b"conflict":
+                raise IdempotencyConflict
+            case _:
+                raise GenerationGone
+
+    async def record(self, generation: GenerationId) -> Record:
+        """Return the record. Raises: GenerationUnknown, StoreUnavailable."""
+        fields = await self._client.call("HGETALL", self._keys.record(generation))
+        record = decode_record(fields)
+        if record is None:
+            raise GenerationUnknown
+        return record
+
+    async def claim(
+        self,
+        generation: GenerationId,
+        *,
+        seen_epoch: int,
+        token: str,
+        started: dict[str, Any],
+        reset: bool,
+    ) -> Claim:
+        """Take the log over if it is open and nobody else did since `seen_epoch` was read.
+
+        `token` names the worker, is drawn afresh for every claim and never used again: the same
+        claim sent twice gets the same answer. `started` is the data of the entry that opens the
+        epoch; `reset` adds one that makes clients forget. Raises: StoreUnavailable.
+        """
+        outcome, epoch, seq, left_ms = await self._run(
+            self._claim,
+            generation,
+            seen_epoch,
+            token,
+            _draw(),
+            _head(started),
+            started["model"],
+            "reset" if reset else "",
+        )
+        return Claim(
+            ClaimOutcome(outcome.decode()),
+            token,
+            EntryId(int(epoch), int(seq)),
+            timedelta(milliseconds=int(left_ms)),
+        )
+
+    async def cancel(self, generation: GenerationId) -> Closed:
+        """End it as cancelled, whoever holds it; one that is closed stays as it is.
+
+        Raises: GenerationUnknown, StoreUnavailable.
+        """
+        head = _head({})
+        return await self._close("now", generation, EventType.CANCELLED, head, head)
+
+    async def expire(self, generation: GenerationId) -> Closed:
+        """End it as failed if its deadline has passed by Redis' clock; else leave it alone.
+
+        Raises: GenerationUnknown, StoreUnavailable.
+        """
+        queued, running = (_head(f.data) for f in (QUEUE_TIMEOUT, GENERATION_TIMEOUT))
+        return await self._close("deadline", generation, EventType.FAILED, queued, running)
+
+    async def fail(self, generation: GenerationId, failure: Failure) -> Closed:
+        """End it as failed, whoever holds it. Raises: GenerationUnknown, StoreUnavailable."""
+        head = _head(failure.data)
+        return await self._close("now", generation, EventType.FAILED, head, head)
+
+    async def settle(self, generation: GenerationId, token: str, usage: dict[str, Any]) -> bool:
+        """Write the real usage of a cancelled or failed generation into its record."""
+        reply = await self._client.run(
+            self._settle, [self._keys.record(generation)], (token, encode_data(usage))
+        )
+        return bool(reply)
+
+    async def erase(self, generation: GenerationId) -> str | None:
+        """Delete it: hidden now, gone when its followers saw the end. Returns its worker, if any.
+
+        Raises: GenerationUnknown, StoreUnavailable.
+        """
+        outcome, token = await self._run(
+            self._erase, generation, _draw(), _head({}), _ms(ERASED_VISIBLE)
+        )
+        if outcome == b"absent":
+            raise GenerationUnknown
+        return _worker(token)
+
+    async def secret(self, lifetime: timedelta) -> bytes:
+        """Return the secret that keys derived ids, the same for every API process.
+
+        It is drawn when there is none and outlives, by `lifetime`, its last use.
+        """
+        fresh = random.SystemRandom().randbytes(32).hex()
+        _, secret = await self._client.call_all(
+            (
+                ("SET", self._keys.secret, fresh, "NX", "PX", _ms(lifetime)),
+                ("GETEX", self._keys.secret, "PX", _ms(lifetime)),
+            ),
+            atomic=True,
+        )
+        return bytes(secret)
+
+    async def _close(
+        self, when: str, generation: GenerationId, closing: EventType, queued: bytes, running: bytes
+    ) -> Closed:
+        outcome, token, state = await self._run(
+            self._take_over_and_close, generation, _draw(), when, closing.value, queued, running
+        )
+        if outcome == b"absent":
+            raise GenerationUnknown
+        return Closed(State(state.decode()), _worker(token))
+
+    async def _run(
+        self, script: Script, generation: GenerationId, *args: Argument
+    ) -> Sequence[Any]:
+        keys = [self._keys.record(generation), self._keys.log(generation)]
+        reply: Sequence[Any] = await self._client.run(script, keys, args)
+        return reply
+
+
+def _head(data: dict[str, Any]) -> bytes:
+    """Encode `data` up to where the script adds `"prev":"<id>"}`, which only it knows."""
+    return encode_data(data)[:-1] + (b"," if data else b"")
+
+
+def _worker(token: bytes) -> str | None:
+    return token.decode().partition("/")[0] or None
+
+
+def _draw() -> int:
+    return random.randrange(EPOCH_SPREAD)
+
+
+def _ms(duration: timedelta) -> int:
+    return round(duration / timedelta(milliseconds=1))

@@ -1,0 +1,187 @@
+"""The queue: arq's own keys, with leases that are owned. The only door to arq's data.
+
+    arq:queue   sorted set   id → due time; of a job that runs: the end of its lease
+    arq:in-progress:<id>     the token of the lease; `~token` once it lapsed and was marked
+    wake                     ids that were made due; idle workers block on it
+    control:<worker>         what one worker should hear at once
+
+A lease says only *when* somebody else may try. Safety is the log's: a false take-over costs work,
+never correctness.
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from arq.jobs import serialize_job
+
+from shared.connections import Client, SyncClient
+from shared.errors import NotAdmitted
+from shared.ids import GenerationId
+from shared.keys import JOB_PREFIX, OWNER_PREFIX, RETRY_PREFIX, Keys
+from shared.scripts import Script
+
+JOB_FUNCTION: Final = "generate"
+"""The name under which a worker registers its one function with arq."""
+
+OFFER_DELAY: Final = timedelta(seconds=5)
+"""How long a promised job waits for its record before a worker looks at it."""
+
+WAKE_LENGTH: Final = 1000
+"""Wakes kept while every worker is busy; a worker with a free slot polls anyway."""
+
+CONTROL_LIFETIME: Final = timedelta(minutes=1)
+"""Messages to a worker that is gone vanish after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job that this worker may run until its lease lapses."""
+
+    generation: GenerationId
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What a poll brought, and how long until the next job is due (None: nothing queued)."""
+
+    leases: list[Lease]
+    next_due: timedelta | None
+
+
+def encode_json(value: Any) -> bytes:
+    """arq's serializer: JSON, never pickle; what JSON lacks (exceptions) becomes its repr."""
+    return json.dumps(value, default=repr, separators=(",", ":")).encode()
+
+
+def decode_json(raw: bytes) -> Any:
+    """arq's deserializer."""
+    return json.loads(raw)
+
+
+class Queue:
+    """Offer, lease and finish jobs. The job id is the generation id, and its only argument."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._offer = client.script("offer")
+        self._release = client.script("release")
+        self._lease = client.script("lease")
+        self._finish = client.script("finish")
+
+    async def offer(
+        self, generation: GenerationId, *, lifetime: timedelta, max_length: int
+    ) -> None:
+        """Promise the job, due in `OFFER_DELAY`; nothing happens if it is there already.
+
+        Done before the record exists, so that a crash after either leaves no record without a job.
+        Raises: NotAdmitted, StoreUnavailable.
+        """
+        admitted = await self._client.run(
+            self._offer,
+            [self._keys.queue, JOB_PREFIX + generation],
+            (generation, _job(generation), _ms(OFFER_DELAY), _ms(lifetime), max_length),
+        )
+        if not admitted:
+            raise NotAdmitted(retry_after=OFFER_DELAY)
+
+    async def release(self, generation: GenerationId, *, lifetime: timedelta) -> None:
+        """Make the job due now and wake a worker; one that somebody owns is left alone."""
+        await self._client.run(
+            self._release,
+            [
+                self._keys.queue,
+                JOB_PREFIX + generation,
+                OWNER_PREFIX + generation,
+                self._keys.wake,
+            ],
+            (generation, _job(generation), _ms(lifetime), WAKE_LENGTH),
+        )
+
+    async def lease(
+        self, count: int, *, worker: str, lease: timedelta, mark: timedelta, owner_life: timedelta
+    ) -> Leased:
+        """Take up to `count` due jobs. A lapsed one of somebody else is marked first.
+
+        `owner_life` bounds how long a job remembers its last owner.
+        """
+        stem = f"{worker}/{secrets.token_hex(8)}."
+        wait, *taken = await self._client.run(
+            self._lease,
+            [self._keys.queue],
+            (count, _ms(lease), _ms(mark), OWNER_PREFIX, _ms(owner_life), stem),
+        )
+        leases = [
+            Lease(GenerationId(generation.decode()), token.decode())
+            for generation, token in zip(taken[::2], taken[1::2], strict=True)
+        ]
+        next_due = timedelta(milliseconds=int(wait)) if int(wait) >= 0 else None
+        return Leased(leases, next_due)
+
+    async def finish(self, lease: Lease) -> bool:
+        """Remove the job for good. Returns whether it was still mine."""
+        return await self._let_go(lease, "")
+
+    async def give_back(self, lease: Lease, delay: timedelta = timedelta(0)) -> bool:
+        """Let another worker have the job after `delay`. Returns whether it was still mine."""
+        return await self._let_go(lease, str(_ms(delay)))
+
+    async def _let_go(self, lease: Lease, due: str) -> bool:
+        mine = await self._client.run(
+            self._finish,
+            [
+                self._keys.queue,
+                OWNER_PREFIX + lease.generation,
+                JOB_PREFIX + lease.generation,
+                RETRY_PREFIX + lease.generation,
+                self._keys.wake,
+            ],
+            (lease.generation, lease.token, due),
+        )
+        return bool(mine)
+
+    async def tell(self, worker: str, message: str) -> None:
+        """Leave `message` for `worker`. A lost one is made good by the worker's next renewal."""
+        control = self._keys.control(worker)
+        await self._client.call_all(
+            (("LPUSH", control, message), ("PEXPIRE", control, _ms(CONTROL_LIFETIME)))
+        )
+
+    async def length(self) -> int:
+        """Jobs that wait or run."""
+        length: int = await self._client.call("ZCARD", self._keys.queue)
+        return length
+
+
+class Renewal:
+    """Renew leases from a thread, on a connection of its own."""
+
+    def __init__(self, client: SyncClient, keys: Keys, lease: timedelta) -> None:
+        self._client = client
+        self._keys = keys
+        self._lease = lease
+        self._script = Script("renew")
+
+    def renew(self, leases: Sequence[Lease]) -> set[GenerationId]:
+        """Extend every lease that is still mine; return those that are not.
+
+        Raises: StoreUnavailable.
+        """
+        args = [part for lease in leases for part in (lease.generation, lease.token)]
+        lost = self._client.run(
+            self._script, [self._keys.queue], (_ms(self._lease), OWNER_PREFIX, *args)
+        )
+        return {GenerationId(generation.decode()) for generation in lost}
+
+
+def _job(generation: GenerationId) -> bytes:
+    return serialize_job(JOB_FUNCTION, (generation,), {}, None, 0, serializer=encode_json)
+
+
+def _ms(duration: timedelta) -> int:
+    return round(duration / timedelta(milliseconds=1))

@@ -1,0 +1,72 @@
+"""Settings that the API and the workers share. Built once by each process and passed on."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, RedisDsn, SecretStr, TypeAdapter
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _parse_redis_url(value: Any) -> Any:
+    """Check the address without letting a password into the error message."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(text, str) or not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must start with redis://, rediss:// or unix://")
+    if not text.startswith("unix://"):
+        try:
+            TypeAdapter(RedisDsn).validate_python(text)
+        except ValueError:
+            raise ValueError("is not a Redis address") from None
+    return value
+
+
+def _parse_duration(value: Any) -> Any:
+    """Take bare numbers as seconds, from the environment too, beside `1m` spelled as ISO 8601."""
+    if isinstance(value, str):
+        try:
+            return timedelta(seconds=float(value))
+        except ValueError:
+            return value
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_parse_duration), Field(gt=timedelta(0))]
+"""A positive duration; from the environment in seconds (`2.5`) or ISO 8601 (`PT2.5S`)."""
+
+
+class RedisSettings(BaseSettings):
+    """Where the log and the queue live, and how long to wait for them."""
+
+    model_config = SettingsConfigDict(env_prefix="REDIS_", frozen=True, extra="ignore")
+
+    url: Annotated[SecretStr, BeforeValidator(_parse_redis_url)] = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="Address of the Redis that holds the log and the queue: `redis://`, "
+        "`rediss://` (TLS) or `unix://`, with user, password and database where needed.",
+    )
+    key_prefix: str = Field(
+        default="",
+        pattern=r"^[^{}\s]*$",
+        description="Put before every key of ours, so that deployments can share a Redis. "
+        "No braces: they would change the hash tag.",
+    )
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=2),
+        description="Seconds to wait for a connection. Too small: a busy Redis looks dead. "
+        "Too large: requests hang before they are refused.",
+    )
+    command_timeout: Duration = Field(
+        default=timedelta(seconds=5),
+        description="Seconds to wait for an answer. Too small: a slow fsync looks like an outage. "
+        "Too large: a frozen Redis is noticed late.",
+    )
+
+
+class LogSettings(BaseSettings):
+    """What a process says about itself."""
+
+    model_config = SettingsConfigDict(env_prefix="LOG_", frozen=True, extra="ignore")
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important log line that is written."
+    )

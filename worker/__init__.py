@@ -1,0 +1,1 @@
+"""Turns queued generations into logged events."""

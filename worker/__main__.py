@@ -1,0 +1,82 @@
+"""Run one worker until it is told to drain: `python -m worker`, configured by the environment."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+
+from pydantic import ValidationError
+
+from shared.connections import Client, open_connection
+from shared.event_log import EventLog
+from shared.generation_store import GenerationStore
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.settings import LogSettings, RedisSettings
+from shared.telemetry import configure_logging
+from worker.flusher import Flusher
+from worker.generate import Tools
+from worker.lease import LeaseKeeper
+from worker.main import GenerationWorker
+from worker.provider.chat_completions import open_provider
+from worker.settings import ProviderSettings, WorkerSettings
+
+
+async def serve(
+    redis_settings: RedisSettings, provider_settings: ProviderSettings, settings: WorkerSettings
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain."""
+    keys = Keys(redis_settings.key_prefix)
+    async with contextlib.AsyncExitStack() as stack:
+        log_store = Client(await stack.enter_async_context(open_connection(redis_settings, "log")))
+        queue_store = await stack.enter_async_context(open_connection(redis_settings, "queue"))
+        blocking = await stack.enter_async_context(
+            open_connection(redis_settings, "wake", block=settings.poll)
+        )
+        provider = await stack.enter_async_context(open_provider(provider_settings, settings))
+        event_log = EventLog(log_store, keys)
+        flusher = Flusher(event_log)
+        tools = Tools(
+            store=GenerationStore(log_store, keys),
+            event_log=event_log,
+            flusher=flusher,
+            provider=provider,
+            settings=settings,
+            model=provider_settings.model,
+        )
+        worker = GenerationWorker(
+            tools,
+            Queue(Client(queue_store), keys),
+            keys,
+            queue_store,
+            Client(blocking),
+        )
+        worker.keeper = LeaseKeeper(redis_settings, keys, settings, worker.stop_lost)
+        told = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(flusher.run(), name="flusher"),
+                tasks.create_task(worker.keeper.run(), name="lease"),
+            ]
+            tasks.create_task(worker.main(), name="queue")
+            await told.wait()
+            await worker.drain()
+            for task in background:
+                task.cancel()
+
+
+def main() -> None:
+    """Read the settings, or say in one line what is wrong with them."""
+    try:
+        log_settings = LogSettings()
+        settings = (RedisSettings(), ProviderSettings(), WorkerSettings())
+    except ValidationError as error:
+        sys.exit(f"rejoin worker: {error}")
+    configure_logging(log_settings.level, "worker")
+    asyncio.run(serve(*settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The door to arq: its Worker, with leases that are owned and a queue that wakes.
+
+arq runs the jobs; what it lacks is replaced at the names it offers for that:
+
+| arq's | here |
+|---|---|
+| `main`: poll every 0.5 s | lease due jobs, then block on `wake` and `control` until one is due |
+| `start_jobs`: 3 round trips a queued *or running* job | one script for all |
+| `finish_job`, `finish_failed_job`: delete whoever's keys | compare the lease's token first |
+| `Job.abort` | a message on this worker's control list |
+"""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from arq.worker import Worker, func
+from redis.asyncio import Redis
+
+from shared.connections import Client
+from shared.errors import GenerationUnknown, StoreUnavailable
+from shared.generation_store import Failure
+from shared.ids import GenerationId
+from shared.keys import Keys
+from shared.queue import JOB_FUNCTION, OFFER_DELAY, Lease, Queue, decode_json, encode_json
+from worker.generate import Attempt, Outcome, Tools
+from worker.lease import LeaseKeeper
+
+OWNER_LIFE: Final = timedelta(days=1)
+"""How long a job remembers its last owner; longer than any generation lives."""
+
+MANY_TRIES: Final = 10**9
+"""arq counts runs, deploys and crashes alike; we keep our own accounts."""
+
+STORE_RETRY_S: Final = 0.25
+"""Pause between tries of something that must get through to Redis."""
+
+EXPIRED: Final = Failure("job_expired", "The job was lost from the queue.", True)
+UNDECODABLE: Final = Failure("job_undecodable", "The job in the queue cannot be read.", False)
+
+log = structlog.get_logger()
+
+
+class GenerationWorker(Worker):
+    """Runs up to `max_generations` jobs at once until told to drain."""
+
+    def __init__(
+        self, tools: Tools, queue: Queue, keys: Keys, store: Redis, blocking: Client
+    ) -> None:
+        """`store` is the queue's Redis, for what arq itself does; `blocking` may block on it."""
+        settings = tools.settings
+        super().__init__(
+            functions=[func(self._generate, name=JOB_FUNCTION, timeout=None)],
+            queue_name=keys.queue,
+            redis_pool=ArqRedis(pool_or_conn=store.connection_pool),
+            handle_signals=False,
+            max_jobs=settings.max_generations,
+            job_timeout=OWNER_LIFE,
+            keep_result=0,
+            max_tries=MANY_TRIES,
+            job_serializer=encode_json,
+            job_deserializer=decode_json,
+            log_results=False,
+        )
+        self._tools = tools
+        self._settings = settings
+        self._queue = queue
+        self._keys = keys
+        self._blocking = blocking
+        self._leases: dict[str, Lease] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._keeper: LeaseKeeper | None = None
+        self._is_woken = False
+        self._wait: asyncio.Timeout | None = None
+
+    async def main(self) -> None:
+        """Lease and start due jobs until draining. Redis being away only makes it wait."""
+        log.info("worker_started", worker=self._settings.name, slots=self.max_jobs)
+        while self.allow_pick_jobs:
+            try:
+                await self._poll_iteration()
+            except StoreUnavailable as error:
+                log.warning("poll_failed", reason=error.reason)
+                await asyncio.sleep(STORE_RETRY_S)
+
+    async def _poll_iteration(self) -> None:
+        pause = self._settings.poll
+        free = self.max_jobs - self.job_counter
+        if free > 0:
+            leased = await self._queue.lease(
+                free,
+                worker=self._settings.name,
+                lease=self._settings.lease,
+                mark=self._settings.mark,
+                owner_life=OWNER_LIFE,
+            )
+            for lease in leased.leases:
+                self._start(lease)
+            if leased.next_due is not None:
+                pause = min(pause, max(leased.next_due, timedelta(milliseconds=1)))
+            free -= len(leased.leases)
+        await self._wait_for_news(pause, listen_for_work=free > 0)
+
+    async def _wait_for_news(self, pause: timedelta, *, listen_for_work: bool) -> None:
+        """Block until there is work for a free slot, a message for us, or the pause is over."""
+        control = self._keys.control(self._settings.name)
+        lists = (control, self._keys.wake) if listen_for_work else (control,)
+        news = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as self._wait:
+                news = await self._blocking.call("BLPOP", *lists, f"{pause.total_seconds():.3f}")
+        self._wait = None
+        self._is_woken = news is not None and news[0].decode() == self._keys.wake
+        if news is not None and not self._is_woken:
+            self._hear(news[1].decode())
+
+    def _hear(self, message: str) -> None:
+        """Act on `cancel <generation>`; any other message only ends the wait."""
+        word, _, generation = message.partition(" ")
+        if word == "cancel" and (attempt := self._attempts.get(generation)):
+            attempt.stop()
+
+    def _start(self, lease: Lease) -> None:
+        job_id = lease.generation
+        log.debug("job_leased", generation=job_id, by="wake" if self._is_woken else "poll")
+        self._leases[job_id] = lease
+        self.keeper.hold(lease)
+        self.job_counter += 1
+        task = self.loop.create_task(self.run_job(job_id, 0), name=f"job {job_id}")
+        self.tasks[job_id] = task
+        task.add_done_callback(lambda done: self._end(lease, done))
+
+    def _end(self, lease: Lease, task: "asyncio.Task[None]") -> None:
+        """The job's task is over, in whatever way: free its slot, and look for more work."""
+        job_id = lease.generation
+        was_full = self.job_counter == self.max_jobs
+        self.job_counter -= 1
+        if self.tasks.get(job_id) is task:
+            del self.tasks[job_id]
+            del self._leases[job_id]
+        self.keeper.drop(lease)
+        if not task.cancelled() and (error := task.exception()):
+            # Not given back: the lease lapses, and whoever takes the job next begins afresh.
+            log.error("job_crashed", generation=job_id, error=repr(error))
+        if was_full and self.allow_pick_jobs:
+            self.loop.create_task(self._tell_self())
+
+    async def _tell_self(self) -> None:
+        """End a wait that listens for no work although a slot has become free."""
+        try:
+            await self._queue.tell(self._settings.name, "look")
+        except StoreUnavailable:
+            return
+
+    @property
+    def keeper(self) -> LeaseKeeper:
+        """Set once, before `main` runs."""
+        if self._keeper is None:
+            raise RuntimeError("the worker has no lease keeper yet")
+        return self._keeper
+
+    @keeper.setter
+    def keeper(self, keeper: LeaseKeeper) -> None:
+        self._keeper = keeper
+
+    def stop_lost(self, lease: Lease) -> None:
+        """Another worker has the job now: stop without touching it."""
+        if attempt := self._attempts.get(lease.generation):
+            log.warning("lease_lost", generation=lease.generation)
+            attempt.stop()
+
+    async def _generate(self, ctx: dict[str, Any], generation: str) -> None:
+        """arq's job: one attempt, whose outcome `finish_job` carries out."""
+        lease = self._leases[generation]
+        attempt = self._attempts[generation] = Attempt(self._tools, lease)
+        try:
+            outcome = await attempt.run()
+        finally:
+            del self._attempts[generation]
+        if outcome is Outcome.NO_RECORD and ctx["job_try"] > 1:
+            log.warning("job_dropped", generation=generation, reason="no record")
+            outcome = Outcome.FINISHED
+        self._outcomes[generation] = outcome
+
+    async def finish_job(self, job_id: str, finish: bool, *_: Any) -> None:
+        """Carry out the outcome of a job; one that was cancelled or raised is given back."""
+        outcome = self._outcomes.pop(job_id, Outcome.GIVE_BACK)
+        lease = self._leases[job_id]
+        while True:
+            try:
+                match outcome:
+                    case Outcome.FINISHED:
+                        await self._queue.finish(lease)
+                    case Outcome.GIVE_BACK:
+                        await self._queue.give_back(lease, timedelta(0))
+                    case Outcome.NO_RECORD:
+                        await self._queue.give_back(lease, OFFER_DELAY)
+                    case Outcome.NOT_MINE:
+                        pass
+            except StoreUnavailable as error:
+                log.warning("finish_failed", generation=job_id, reason=error.reason)
+                await asyncio.sleep(STORE_RETRY_S)
+            else:
+                return
+
+    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
+        """End the log of a job that arq could not even start: none of its hooks runs then."""
+        is_there = await self.pool.exists(job_key_prefix + job_id)
+        failure = UNDECODABLE if is_there else EXPIRED
+        log.error("job_unusable", generation=job_id, code=failure.code)
+        try:
+            await self._tools.store.fail(GenerationId(job_id), failure)
+        except GenerationUnknown:
+            log.warning("job_dropped", generation=job_id, reason="no record")
+        self._outcomes[job_id] = Outcome.FINISHED
+        await self.finish_job(job_id, True)
+
+    async def drain(self) -> None:
+        """Take nothing new, let running jobs finish within the drain time, hand over the rest."""
+        self.allow_pick_jobs = False
+        if self._wait is not None:
+            self._wait.reschedule(self.loop.time())
+        running = list(self.tasks.values())
+        log.info("worker_draining", worker=self._settings.name, running=len(running))
+        if running:
+            await asyncio.wait(running, timeout=self._settings.drain.total_seconds())
+        left = list(self.tasks.values())
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        log.info("worker_drained", worker=self._settings.name, handed_over=len(left))

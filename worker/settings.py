@@ -1,0 +1,113 @@
+"""What a worker process is told by its environment."""
+
+import os
+import secrets
+import socket
+from datetime import timedelta
+from typing import Self
+
+from pydantic import ByteSize, Field, SecretStr, TypeAdapter, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.settings import Duration
+
+
+def _draw_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def _bytes(text: str) -> ByteSize:
+    return TypeAdapter(ByteSize).validate_python(text)
+
+
+class ProviderSettings(BaseSettings):
+    """The model server, in the words of the official SDK."""
+
+    model_config = SettingsConfigDict(env_prefix="OPENAI_", frozen=True, extra="ignore")
+
+    api_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key of the model server; empty for servers that ask for none.",
+    )
+    base_url: str = Field(
+        default="https://api.openai.com/v1",
+        description="Address of any server that speaks Chat Completions.",
+    )
+    model: str = Field(
+        default="gpt-5.2",
+        min_length=1,
+        description="Model for requests that name none.",
+    )
+
+
+class WorkerSettings(BaseSettings):
+    """How one worker runs generations."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKER_", frozen=True, extra="ignore")
+
+    name: str = Field(
+        default_factory=_draw_name,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Names this process in tokens and logs; must be unique among running workers. "
+        "Drawn from host, pid and chance if unset.",
+    )
+    max_generations: int = Field(
+        default=200,
+        ge=1,
+        description="Generations at once in this process. Too small: they queue while the worker "
+        "waits for providers. Too large: memory, about 100 KB each.",
+    )
+    lease: Duration = Field(
+        default=timedelta(seconds=2),
+        description="Seconds until a silent worker's job may be marked. Too small: hiccups look "
+        "like deaths. Too large: deaths are noticed late.",
+    )
+    mark: Duration = Field(
+        default=timedelta(seconds=1),
+        description="Seconds between the mark of a lapsed job and its take-over, in which the "
+        "owner may come back. Too small: an outage of Redis restarts running generations.",
+    )
+    renewal: Duration = Field(
+        default=timedelta(seconds=0.5),
+        description="Seconds between renewals of all leases.",
+    )
+    poll: Duration = Field(
+        default=timedelta(seconds=1),
+        description="Longest sleep of an idle worker between two looks at the queue. New work "
+        "wakes it at once; this bounds what a lost wake costs.",
+    )
+    first_token_timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        description="Seconds until the model must have said something. Too small: slow models "
+        "fail. Too large: a dead provider is noticed late.",
+    )
+    stall_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        description="Longest silence in the middle of an answer.",
+    )
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        description="Claims of one generation before it fails with `worker_lost`.",
+    )
+    max_output: ByteSize = Field(
+        default=_bytes("4MiB"),
+        gt=0,
+        description="Bytes of text after which a generation ends with `output_too_large`.",
+    )
+    require_finish_reason: bool = Field(
+        default=True,
+        description="Whether an answer without `finish_reason` counts as cut off. Turn it off only "
+        "for servers that never send one: truncated answers then look complete.",
+    )
+    drain: Duration = Field(
+        default=timedelta(seconds=30),
+        description="Seconds that running generations get to finish after SIGTERM; the rest is "
+        "handed over. Keep the runner's grace period above it.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.lease < 3 * self.renewal:
+            raise ValueError("WORKER_LEASE must be at least 3 x WORKER_RENEWAL")
+        return self

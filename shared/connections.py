@@ -47,6 +47,10 @@ through when a reconnect fails; a time-out of asyncio is one too."""
 _AWAY_REPLIES: Final = ("MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "OOM", "BUSY ")
 
 
+SILENCE_S: Final = 2.0
+"""A tracked connection that says nothing for this long, not even to a PING, is lost."""
+
+
 def is_away(error: BaseException) -> bool:
     """Whether `error` says that Redis cannot serve now, rather than that we asked wrongly."""
     if isinstance(error, AuthenticationError):
@@ -181,9 +185,8 @@ def new_tracked_connection(settings: RedisSettings, name: str) -> Connection:
 
     Source: with hiredis `read_response` returns a push as `hiredis.PushNotification`.
     """
-    pool: Any = redis.asyncio.ConnectionPool.from_url(
-        settings.url.get_secret_value(), **{**_options(settings, name), "protocol": 3}
-    )
+    options = {**_options(settings, name), "protocol": 3, "socket_timeout": SILENCE_S}
+    pool: Any = redis.asyncio.ConnectionPool.from_url(settings.url.get_secret_value(), **options)
     connection: Connection = pool.make_connection()
     return connection
 

@@ -44,6 +44,13 @@ class LogView:
     entries: list[Entry]
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationView(LogView):
+    """The same of a generation that is known to exist."""
+
+    record: Record
+
+
 def decode_append_reply(reply: Sequence[Any]) -> AppendReply:
     """Read the reply of `append.lua` and `close.lua`."""
     state, mine, epoch, last_id = reply

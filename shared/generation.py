@@ -60,6 +60,10 @@ class Record:
         """The worker that holds the log: the first half of the owner's token."""
         return self.token.partition("/")[0] or None
 
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether it is open past its deadline: whoever meets it then closes it."""
+        return not self.state.is_closed and self.deadline <= now
+
 
 def decode_record(fields: dict[bytes, bytes]) -> Record | None:
     """Read a record; None where there is none, or where it was erased."""

@@ -84,7 +84,7 @@ class Attempt:
             return Outcome.NO_RECORD
         if record.state.is_closed:
             return Outcome.FINISHED
-        if record.deadline <= datetime.now(UTC):
+        if record.is_overdue(datetime.now(UTC)):
             closed = await store.expire(generation)
             if closed.state.is_closed:
                 return Outcome.FINISHED

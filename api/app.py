@@ -1,0 +1,113 @@
+"""Build the app; open and close what its process holds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from importlib.resources import files
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Scope
+
+from api import chat, events, generations, health, problems
+from api.admission import Admission
+from api.dependencies import Held
+from api.hub import Hub
+from api.settings import ApiSettings
+from shared.connections import Client, new_tracked_connection, open_connection
+from shared.event_log import EventLog
+from shared.generation_store import GenerationStore
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.settings import RedisSettings
+
+HISTORY_CONNECTIONS: Final = 2
+"""Reads of history at once: a storm of them must not hold up the live ones in Redis."""
+
+PAGE_POLICY: Final = (
+    b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@asynccontextmanager
+async def open_held(settings: ApiSettings, redis: RedisSettings) -> AsyncIterator[Held]:
+    """Open everything that one API process holds."""
+    keys = Keys(redis.key_prefix)
+    async with AsyncExitStack() as stack:
+        client = Client(await stack.enter_async_context(open_connection(redis, "api")))
+        history = Client(
+            await stack.enter_async_context(
+                open_connection(redis, "history", max_connections=HISTORY_CONNECTIONS)
+            )
+        )
+        store, queue = GenerationStore(client, keys), Queue(client, keys)
+        hub = Hub(
+            history,
+            keys,
+            partial(new_tracked_connection, redis, "hub"),
+            window_bytes=int(settings.window),
+            poll=settings.poll,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(hub.run(), name="hub")
+            yield Held(
+                settings=settings,
+                redis=client,
+                store=store,
+                event_log=EventLog(client, keys),
+                history=EventLog(history, keys),
+                queue=queue,
+                admission=Admission(store, queue, keys, settings),
+                hub=hub,
+            )
+            task.cancel()
+
+
+def create_app(settings: ApiSettings, redis: RedisSettings) -> FastAPI:
+    """Return the app. What it holds is open between its lifespan's start and end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_held(settings, redis) as held:
+            app.state.held = held
+            yield
+
+    app = FastAPI(title="Rejoin", lifespan=lifespan, redoc_url=None)
+    problems.install(app)
+    for module in (generations, events, chat, health):
+        app.include_router(module.router)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.allowed_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["Location", "Retry-After"],
+        )
+    app.mount("/", _Page(directory=str(files("api").joinpath("web")), html=True), name="page")
+    return app
+
+
+class _Page(StaticFiles):
+    """The playground and its client, with the policy that a page without inline code can keep."""
+
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", PAGE_POLICY),
+                    (b"cache-control", b"no-cache"),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        await super().__call__(scope, receive, send_with_policy)

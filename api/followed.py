@@ -1,0 +1,131 @@
+"""The logs that somebody in this process follows, and which of them have to be read."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from api.window import Window
+from shared.connections import Command
+from shared.events import Entry, decode_entry
+from shared.ids import BEGINNING, EntryId
+
+READ_COUNT: Final = 100
+"""Entries per read: one long XREAD would hold up everybody else in Redis."""
+
+BATCH: Final = 100
+"""Logs per pipeline, for the same reason."""
+
+
+class FollowedLog:
+    """A log that somebody in this process follows."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.followers = 0
+        self.is_gone = False
+        """Whether record and log both vanished."""
+        self.swept_last_id: EntryId | None = None
+        """The log's last id when it was last compared."""
+        self.is_overdue = False
+        """Whether it was open beyond its deadline when it was last compared."""
+        self._changed = asyncio.Event()
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """An event for the next change; taken before looking at the window, awaited after."""
+        return self._changed
+
+    def notify(self) -> None:
+        """Wake all followers."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Add what was read beyond the window."""
+        fresh = [entry for entry in entries if entry.id > self.window.last_id]
+        if fresh:
+            self.window.add(fresh)
+            self.notify()
+
+    def rebase(self, last_id: EntryId) -> None:
+        """The log itself is shorter than what we saw: Redis lost its last writes."""
+        if last_id < self.window.last_id:
+            self.window.rebase(last_id)
+            self.notify()
+
+
+class FollowedLogs:
+    """Every followed log by its key, and the set of those that changed since they were read."""
+
+    def __init__(self) -> None:
+        self._logs: dict[bytes, FollowedLog] = {}
+        self._dirty: set[bytes] = set()
+        self._work = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def keys(self) -> list[bytes]:
+        """Return the keys of all followed logs."""
+        return list(self._logs)
+
+    def find(self, key: bytes) -> FollowedLog | None:
+        """Return the log, None once its last follower has left."""
+        return self._logs.get(key)
+
+    def add(self, key: bytes, window: Window) -> FollowedLog:
+        """Begin to follow a log; it is read at once, which arms its tracking."""
+        followed = self._logs[key] = FollowedLog(window)
+        self.mark_dirty(key)
+        return followed
+
+    def remove(self, key: bytes) -> None:
+        """Follow a log no more."""
+        del self._logs[key]
+
+    def notify_all(self) -> None:
+        """Wake every follower of every log."""
+        for followed in self._logs.values():
+            followed.notify()
+
+    def mark_dirty(self, key: bytes) -> None:
+        """Have one log read, unless nobody follows it."""
+        if key in self._logs:
+            self._dirty.add(key)
+            self._work.set()
+
+    def mark_all_dirty(self) -> None:
+        """Have every followed log read."""
+        self._dirty.update(self._logs)
+        self._work.set()
+
+    async def wait_dirty(self) -> None:
+        """Return when there may be something to read."""
+        await self._work.wait()
+
+    def take_dirty(self) -> list[bytes]:
+        """Return up to `BATCH` logs to read now."""
+        batch: list[bytes] = []
+        while self._dirty and len(batch) < BATCH:
+            key = self._dirty.pop()
+            if key in self._logs:
+                batch.append(key)
+        if not self._dirty:
+            self._work.clear()
+        return batch
+
+    def read_command(self, key: bytes) -> Command:
+        """Return the command that reads what the window of `key` lacks, and arms its tracking."""
+        followed = self._logs.get(key)
+        after = str(followed.window.last_id if followed else BEGINNING)
+        return ("XREAD", "COUNT", READ_COUNT, "STREAMS", key, after)
+
+    def deliver(self, key: bytes, reply: Any) -> None:
+        """Hand what one read returned to the log's followers; a full read leaves it dirty."""
+        followed = self._logs.get(key)
+        if followed is None or not reply:
+            return
+        rows = reply[key] if isinstance(reply, dict) else reply[0][1]
+        if len(rows) >= READ_COUNT:
+            self.mark_dirty(key)
+        followed.take([decode_entry(raw_id, fields) for raw_id, fields in rows])

@@ -1,0 +1,178 @@
+"""One connection per process that tells which logs changed, and reads exactly those.
+
+Reading a log with `CLIENT TRACKING` on arms it; the next change of its key pushes one invalidation;
+the hub collects dirty keys and reads them in one pipeline, which arms them again. So it is
+edge-triggered, coalesces by itself under load, and needs nothing from whoever writes.
+
+Rules against deafness: tracking is switched on by the connect step and every followed log is
+dirty then; a full read leaves its log dirty; an invalidation without keys (FLUSHALL) makes all
+dirty; PING every second, two seconds of silence are a lost connection; every log is read, and
+compared with its last id, every five seconds whatever happened.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+from redis.asyncio.connection import Connection
+from redis.exceptions import RedisError
+
+from api.followed import BATCH, FollowedLog, FollowedLogs
+from api.tracking import Conversation, TrackingRefused, start_tracking
+from api.window import Window
+from shared.connections import Client, Command
+from shared.errors import StoreUnavailable
+from shared.generation import State
+from shared.ids import BEGINNING, EntryId, GenerationId, decode_entry_id
+from shared.keys import Keys
+
+SWEEP_EVERY: Final = timedelta(seconds=5)
+RETRY_AFTER: Final = timedelta(milliseconds=100)
+TRACKING_RETRY: Final = timedelta(minutes=1)
+
+log = structlog.get_logger()
+
+
+class Hub:
+    """All logs that are followed in this process."""
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        connect: Callable[[], Connection] | None,
+        *,
+        window_bytes: int,
+        poll: timedelta,
+    ) -> None:
+        """`connect` makes the tracked connection; None polls from the start."""
+        self._client = client
+        self._keys = keys
+        self._connect = connect
+        self._window_bytes = window_bytes
+        self._poll = poll
+        self._logs = FollowedLogs()
+        self._loop = asyncio.get_running_loop()
+        self.draining = asyncio.Event()
+        self.is_tracking = False
+
+    @property
+    def followed(self) -> int:
+        """How many logs are followed."""
+        return len(self._logs)
+
+    def drain(self) -> None:
+        """Tell every follower that this process is about to end; from any thread or signal."""
+        self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self.draining.set()
+        self._logs.notify_all()
+
+    @asynccontextmanager
+    async def follow(
+        self, generation: GenerationId, last_id: EntryId
+    ) -> AsyncIterator[FollowedLog]:
+        """Follow one log, of which `last_id` is known to exist; shared with its other followers."""
+        key = self._keys.log(generation).encode()
+        followed = self._logs.find(key)
+        if followed is None:
+            followed = self._logs.add(key, Window(generation, last_id, self._window_bytes))
+        followed.followers += 1
+        try:
+            yield followed
+        finally:
+            followed.followers -= 1
+            if followed.followers == 0:
+                self._logs.remove(key)
+
+    async def run(self) -> None:
+        """Keep every window up to date until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sweep_forever(), name="hub sweep")
+            tasks.create_task(self._read_forever(), name="hub read")
+
+    async def _read_forever(self) -> None:
+        while True:
+            try:
+                await self._run_tracked()
+            except TrackingRefused as refusal:
+                log.warning("tracking_refused", reason=str(refusal))
+                await self._run_polling(TRACKING_RETRY)
+            except (RedisError, OSError) as error:
+                log.warning("hub_lost_connection", reason=type(error).__name__)
+            self.is_tracking = False
+            await asyncio.sleep(RETRY_AFTER.total_seconds())
+
+    async def _run_tracked(self) -> None:
+        if self._connect is None:
+            raise TrackingRefused("not offered")
+        connection = self._connect()
+        try:
+            await start_tracking(connection)
+            if not self.is_tracking:
+                log.info("tracking_started")
+            self.is_tracking = True
+            self._logs.mark_all_dirty()
+            await Conversation(self._logs, connection).run()
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _run_polling(self, duration: timedelta) -> None:
+        """Read all followed logs again and again, where nobody tells which ones changed."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + duration.total_seconds()
+        while self._connect is None or loop.time() < until:
+            await asyncio.sleep(self._poll.total_seconds())
+            self._logs.mark_all_dirty()
+            while batch := self._logs.take_dirty():
+                try:
+                    replies = await self._client.try_all(
+                        self._logs.read_command(key) for key in batch
+                    )
+                except StoreUnavailable:
+                    break
+                for key, reply in zip(batch, replies, strict=True):
+                    if not isinstance(reply, Exception):
+                        self._logs.deliver(key, reply)
+
+    async def _sweep_forever(self) -> None:
+        """Compare every followed log with what we saw: after a roll-back nothing new comes."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY.total_seconds())
+            keys = self._logs.keys()
+            for start in range(0, len(keys), BATCH):
+                try:
+                    await self._sweep(keys[start : start + BATCH])
+                except StoreUnavailable:
+                    break
+            self._logs.mark_all_dirty()
+
+    async def _sweep(self, keys: Sequence[bytes]) -> None:
+        commands: list[Command] = []
+        for key in keys:
+            record = key.removesuffix(b":log")
+            commands.append(("XREVRANGE", key, "+", "-", "COUNT", 1))
+            commands.append(("HMGET", record, "state", "deadline"))
+        replies = await self._client.call_all(commands)
+        now_ms = datetime.now(UTC).timestamp() * 1000
+        for key, last, (state, deadline) in zip(keys, replies[::2], replies[1::2], strict=True):
+            followed = self._logs.find(key)
+            if followed is None:
+                continue
+            followed.is_gone = not last and state is None
+            followed.swept_last_id = decode_entry_id(last[0][0]) if last else BEGINNING
+            followed.is_overdue = (
+                state is not None
+                and not State(state.decode()).is_closed
+                and int(deadline) <= now_ms
+            )
+            if (
+                followed.is_gone
+                or followed.is_overdue
+                or followed.swept_last_id < followed.window.last_id
+            ):
+                followed.notify()

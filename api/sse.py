@@ -1,0 +1,154 @@
+"""The text/event-stream format, without I/O.
+
+Every frame of a log's entry carries its `id:`. LF line ends. Source: WHATWG HTML, "Server-sent
+events": `data` lines are joined by LF, one space after the colon is dropped, an event whose block
+has no `data` line is not dispatched but still sets the last event id.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+
+from shared.events import JOINABLE, Entry, EventType, decode_data, encode_data
+from shared.ids import BEGINNING, EntryId, GenerationId
+
+HEARTBEAT: Final = b"event: heartbeat\ndata:\n\n"
+"""Comments never reach JavaScript; an event without an id leaves the cursor alone."""
+
+RECONNECT_AFTER: Final = timedelta(seconds=1)
+"""What browsers are told to wait after a lost socket; Chromium's own default is 3 s."""
+
+_RECONNECT_MS: Final = round(RECONNECT_AFTER / timedelta(milliseconds=1))
+
+MEDIA_TYPE: Final = "text/event-stream"
+
+
+def encode_retry(delay: timedelta) -> bytes:
+    """Return the frame that sets a browser's pause before it reconnects."""
+    return b"retry: %d\n\n" % round(delay / timedelta(milliseconds=1))
+
+
+def encode_reconnect(delay: timedelta) -> bytes:
+    """Return the farewell of a server that drains: come back, elsewhere if you can."""
+    return b"retry: %d\nevent: reconnect\ndata: {}\n\n" % round(delay / timedelta(milliseconds=1))
+
+
+def join_texts(entries: Sequence[Entry]) -> list[Entry]:
+    """Join neighbouring texts of one type into one entry with the id of the last."""
+    joined: list[Entry] = []
+    run: list[Entry] = []
+    for entry in entries:
+        if run and (entry.type is not run[0].type or entry.id.epoch != run[0].id.epoch):
+            joined.append(_join_run(run))
+            run = []
+        if entry.type in JOINABLE:
+            run.append(entry)
+        else:
+            joined.append(entry)
+    if run:
+        joined.append(_join_run(run))
+    return joined
+
+
+def _join_run(run: list[Entry]) -> Entry:
+    if len(run) == 1:
+        return run[0]
+    text = "".join(decode_data(entry.data)["text"] for entry in run)
+    return Entry(run[-1].id, run[-1].type, encode_data({"text": text}))
+
+
+class Dialect(Protocol):
+    """How one surface writes a log. Each frame is a pure function of its own entry."""
+
+    @property
+    def name(self) -> str:
+        """Keys the frames that followers of one dialect share."""
+        ...
+
+    def encode(self, generation: GenerationId, entry: Entry) -> bytes:
+        """Return the frame of `entry`."""
+        ...
+
+    def encode_opening(self, generation: GenerationId, cursor: EntryId) -> bytes:
+        """Return what precedes the first frame: the pause before a reconnect, and the cursor.
+
+        A strict parser begins every response with an empty last event id; without the cursor, a
+        socket cut before the first entry would lose it.
+        """
+        ...
+
+    def encode_loss(self, generation: GenerationId) -> tuple[bytes, bool]:
+        """Return what to send when a cursor cannot be continued, and whether history follows."""
+        ...
+
+
+def encode_history(dialect: Dialect, generation: GenerationId, entries: Sequence[Entry]) -> bytes:
+    """Return `entries` in as few frames as they can be told."""
+    return b"".join(dialect.encode(generation, entry) for entry in join_texts(entries))
+
+
+class Native:
+    """`/v1/generations/{id}/events`: ids are entry ids, data is the entry's own JSON."""
+
+    name: Final = "native"
+
+    def encode(self, generation: GenerationId, entry: Entry) -> bytes:
+        return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (
+            *entry.id,
+            entry.type.value.encode(),
+            entry.data,
+        )
+
+    def encode_opening(self, generation: GenerationId, cursor: EntryId) -> bytes:
+        if cursor == BEGINNING:
+            return encode_retry(RECONNECT_AFTER)
+        return b"retry: %d\nid: %d-%d\n\n" % (_RECONNECT_MS, *cursor)
+
+    def encode_loss(self, generation: GenerationId) -> tuple[bytes, bool]:
+        """Forget, then hear everything anew: ids go back, once."""
+        return self.encode(generation, Entry(BEGINNING, EventType.RESET, b"{}")), True
+
+
+class Chat:
+    """`/chat/stream`: the text itself as data, ids that name the generation too.
+
+    Control frames write `data:{…}` without the space: parsers take it, and readers that look for
+    `data: ` at the start of a line see text only.
+    """
+
+    name: Final = "chat"
+
+    def encode(self, generation: GenerationId, entry: Entry) -> bytes:
+        head = b"id: %b/%d-%d\nevent: %b\n" % (
+            generation.encode(),
+            *entry.id,
+            entry.type.value.encode(),
+        )
+        if entry.type is EventType.TOKEN:
+            text: str = decode_data(entry.data)["text"]
+            return head + _encode_text(text.encode("utf-8", "replace")) + b"\n"
+        if entry.type is EventType.DONE:
+            return head + b"data:\n\n"
+        return head + b"data:" + entry.data + b"\n\n"
+
+    def encode_opening(self, generation: GenerationId, cursor: EntryId) -> bytes:
+        """The id alone, before anything is said: a reconnect then resumes and never pays again."""
+        return b"retry: %d\nid: %b/%d-%d\n\n" % (_RECONNECT_MS, generation.encode(), *cursor)
+
+    def encode_loss(self, generation: GenerationId) -> tuple[bytes, bool]:
+        """This surface cannot say forget."""
+        data = {
+            "code": "cursor_lost",
+            "message": "The text before this cannot be continued.",
+            "retryable": True,
+        }
+        return b"event: failed\ndata:" + encode_data(data) + b"\n\n", False
+
+
+def _encode_text(text: bytes) -> bytes:
+    lines: Iterable[bytes] = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return b"".join(b"data: " + line + b"\n" for line in lines)
+
+
+NATIVE: Final = Native()
+CHAT: Final = Chat()

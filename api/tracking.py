@@ -1,0 +1,95 @@
+"""Talk to a Redis that tells which keys changed.
+
+Source: Redis, "Client-side caching": with `CLIENT TRACKING ON` a read of a key is remembered, its
+next change sends one `invalidate` to this connection; FLUSHALL sends one without keys.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from hiredis import PushNotification
+from redis.asyncio.connection import Connection
+from redis.exceptions import RedisError, ResponseError
+
+from api.followed import FollowedLogs
+from shared.connections import Command
+
+PING_EVERY: Final = timedelta(seconds=1)
+"""With the connection's own time-out of 2 s, a silent Redis is noticed within 3 s."""
+
+
+class TrackingRefused(Exception):
+    """This server, or a proxy before it, does not track keys for us."""
+
+
+async def start_tracking(connection: Connection) -> None:
+    """Connect, and switch tracking on. Raises: TrackingRefused, RedisError, OSError."""
+    await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+    try:
+        await connection.send_command("CLIENT", "TRACKING", "ON")
+        await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        raise TrackingRefused(str(error)) from error
+
+
+class Conversation:
+    """One tracked connection from its start to its loss: a writer and a reader."""
+
+    def __init__(self, logs: FollowedLogs, connection: Connection) -> None:
+        self._logs = logs
+        self._connection = connection
+        self._expected: deque[bytes | None] = deque()
+        self._answered = asyncio.Event()
+
+    async def run(self) -> None:
+        """Talk until the connection is lost. Raises: RedisError, OSError."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write(), name="hub writer")
+                tasks.create_task(self._read(), name="hub reader")
+        except* (RedisError, OSError) as group:
+            raise group.exceptions[0] from group
+
+    async def _write(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(PING_EVERY.total_seconds()):
+                    await self._logs.wait_dirty()
+            except TimeoutError:
+                await self._send([None], [("PING",)])
+                continue
+            batch = self._logs.take_dirty()
+            if batch:
+                await self._send(batch, [self._logs.read_command(key) for key in batch])
+
+    async def _send(self, expected: Sequence[bytes | None], commands: Sequence[Command]) -> None:
+        """Send, and wait for all answers: what gets dirty meanwhile goes out together."""
+        self._expected.extend(expected)
+        self._answered.clear()
+        packed = self._connection.pack_commands(commands)
+        await self._connection.send_packed_command(packed)
+        await self._answered.wait()
+
+    async def _read(self) -> None:
+        while True:
+            reply = await self._connection.read_response(disable_decoding=True)
+            if isinstance(reply, PushNotification):
+                self._take_push(reply)
+                continue
+            key = self._expected.popleft()
+            if key is not None:
+                self._logs.deliver(key, reply)
+            if not self._expected:
+                self._answered.set()
+
+    def _take_push(self, push: Sequence[Any]) -> None:
+        if push[0] != b"invalidate":
+            return
+        if push[1] is None:
+            self._logs.mark_all_dirty()
+            return
+        for key in push[1]:
+            self._logs.mark_dirty(key)

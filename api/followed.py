@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from api.window import Window
 from shared.connections import Command
-from shared.events import Entry, decode_entry
+from shared.events import Entry, decode_entry, stands_on
 from shared.ids import BEGINNING, EntryId
 
 READ_COUNT: Final = 100
@@ -24,8 +24,10 @@ class FollowedLog:
         self.followers = 0
         self.is_gone = False
         """Whether record and log both vanished."""
-        self.swept_last_id: EntryId | None = None
-        """The log's last id when it was last compared."""
+        self.furthest = window.floor
+        """The newest entry that any follower was given; history may be ahead of the window."""
+        self.alarms = 0
+        """How often the log was found shorter than what somebody had already read of it."""
         self.is_overdue = False
         """Whether it was open beyond its deadline when it was last compared."""
         self._changed = asyncio.Event()
@@ -42,16 +44,29 @@ class FollowedLog:
 
     def take(self, entries: Sequence[Entry]) -> None:
         """Add what was read beyond the window."""
-        fresh = [entry for entry in entries if entry.id > self.window.last_id]
-        if fresh:
-            self.window.add(fresh)
-            self.notify()
+        window = self.window
+        fresh = [entry for entry in entries if entry.id > window.last_id]
+        if not fresh:
+            return
+        if not stands_on(fresh[0], window.last_id):
+            # The log was rolled back and went on without its lost end: whoever is not at the very
+            # end of this window has to read what is really there.
+            window.rebase(window.last_id)
+        window.add(fresh)
+        self.furthest = max(self.furthest, window.last_id)
+        self.notify()
 
     def rebase(self, last_id: EntryId) -> None:
         """The log itself is shorter than what we saw: Redis lost its last writes."""
+        self.furthest = last_id
         if last_id < self.window.last_id:
             self.window.rebase(last_id)
             self.notify()
+
+    def raise_alarm(self) -> None:
+        """Have every follower compare its cursor with the log."""
+        self.alarms += 1
+        self.notify()
 
 
 class FollowedLogs:

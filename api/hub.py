@@ -152,27 +152,28 @@ class Hub:
             self._logs.mark_all_dirty()
 
     async def _sweep(self, keys: Sequence[bytes]) -> None:
+        """Compare some logs with what was read of them before they are asked."""
+        furthest: list[EntryId] = []
         commands: list[Command] = []
         for key in keys:
-            record = key.removesuffix(b":log")
+            followed = self._logs.find(key)
+            furthest.append(followed.furthest if followed else BEGINNING)
             commands.append(("XREVRANGE", key, "+", "-", "COUNT", 1))
-            commands.append(("HMGET", record, "state", "deadline"))
+            commands.append(("HMGET", key.removesuffix(b":log"), "state", "deadline"))
         replies = await self._client.call_all(commands)
         now_ms = datetime.now(UTC).timestamp() * 1000
-        for key, last, (state, deadline) in zip(keys, replies[::2], replies[1::2], strict=True):
-            followed = self._logs.find(key)
-            if followed is None:
+        for key, known, last, record in zip(
+            keys, furthest, replies[::2], replies[1::2], strict=True
+        ):
+            if (followed := self._logs.find(key)) is None:
                 continue
+            state, deadline = record
             followed.is_gone = not last and state is None
-            followed.swept_last_id = decode_entry_id(last[0][0]) if last else BEGINNING
             followed.is_overdue = (
                 state is not None
                 and not State(state.decode()).is_closed
                 and int(deadline) <= now_ms
             )
-            if (
-                followed.is_gone
-                or followed.is_overdue
-                or followed.swept_last_id < followed.window.last_id
-            ):
-                followed.notify()
+            last_id = decode_entry_id(last[0][0]) if last else BEGINNING
+            if followed.is_gone or followed.is_overdue or last_id < known:
+                followed.raise_alarm()

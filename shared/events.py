@@ -91,6 +91,18 @@ def decode_entry(raw_id: bytes, fields: list[bytes] | dict[bytes, bytes]) -> Ent
     return Entry(decode_entry_id(raw_id), _TYPES[fields[1]], fields[3])
 
 
+def stands_on(entry: Entry, cursor: EntryId) -> bool:
+    """Whether nothing lies between `cursor` and `entry`.
+
+    Within an epoch ids are dense; the first entry of an epoch names the one it stands on.
+    """
+    if entry.id.epoch == cursor.epoch:
+        return entry.id == cursor.successor
+    if entry.type is EventType.QUEUED:
+        return cursor == BEGINNING
+    return entry.id.seq == 0 and decode_data(entry.data).get("prev") == str(cursor)
+
+
 @dataclass(slots=True)
 class ToolCall:
     """A tool call as far as it has been said."""

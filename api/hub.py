@@ -11,6 +11,7 @@ compared with its last id, every five seconds whatever happened.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,7 @@ class Hub:
         self._poll = poll
         self._logs = FollowedLogs()
         self._loop = asyncio.get_running_loop()
+        self._sweep_asked = asyncio.Event()
         self.draining = asyncio.Event()
         self.is_tracking = False
 
@@ -117,6 +119,7 @@ class Hub:
                 log.info("tracking_started")
             self.is_tracking = True
             self._logs.mark_all_dirty()
+            self._sweep_asked.set()
             await Conversation(self._logs, connection).run()
         finally:
             await connection.disconnect(nowait=True)
@@ -142,7 +145,10 @@ class Hub:
     async def _sweep_forever(self) -> None:
         """Compare every followed log with what we saw: after a roll-back nothing new comes."""
         while True:
-            await asyncio.sleep(SWEEP_EVERY.total_seconds())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_EVERY.total_seconds()):
+                    await self._sweep_asked.wait()
+            self._sweep_asked.clear()
             keys = self._logs.keys()
             for start in range(0, len(keys), BATCH):
                 try:

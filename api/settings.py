@@ -16,7 +16,9 @@ def _bytes(text: str) -> ByteSize:
 class ApiSettings(BaseSettings):
     """How one API process accepts generations and serves their events."""
 
-    model_config = SettingsConfigDict(env_prefix="API_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="API_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0: any free.")

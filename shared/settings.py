@@ -37,7 +37,9 @@ Duration = Annotated[timedelta, BeforeValidator(_parse_duration), Field(gt=timed
 class RedisSettings(BaseSettings):
     """Where the log and the queue live, and how long to wait for them."""
 
-    model_config = SettingsConfigDict(env_prefix="REDIS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="REDIS_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     url: Annotated[SecretStr, BeforeValidator(_parse_redis_url)] = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
@@ -65,7 +67,9 @@ class RedisSettings(BaseSettings):
 class LogSettings(BaseSettings):
     """What a process says about itself."""
 
-    model_config = SettingsConfigDict(env_prefix="LOG_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="LOG_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log line that is written."

@@ -23,7 +23,9 @@ def _bytes(text: str) -> ByteSize:
 class ProviderSettings(BaseSettings):
     """The model server, in the words of the official SDK."""
 
-    model_config = SettingsConfigDict(env_prefix="OPENAI_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="OPENAI_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     api_key: SecretStr = Field(
         default=SecretStr(""),
@@ -43,7 +45,9 @@ class ProviderSettings(BaseSettings):
 class WorkerSettings(BaseSettings):
     """How one worker runs generations."""
 
-    model_config = SettingsConfigDict(env_prefix="WORKER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="WORKER_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     name: str = Field(
         default_factory=_draw_name,
@@ -55,7 +59,7 @@ class WorkerSettings(BaseSettings):
         default=200,
         ge=1,
         description="Generations at once in this process. Too small: they queue while the worker "
-        "waits for providers. Too large: memory, about 100 KB each.",
+        "waits for providers. Too large: memory.",
     )
     lease: Duration = Field(
         default=timedelta(seconds=2),

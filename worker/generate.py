@@ -127,9 +127,11 @@ class Attempt:
                 else:
                     await self._stream(record, plan, writer)
         except TimeoutError:
-            if not self._is_stopped:
-                await self._tools.store.expire(self._lease.generation)
             bound.info("attempt_stopped", by="another" if self._is_stopped else "deadline")
+            if not self._is_stopped:
+                closed = await self._tools.store.expire(self._lease.generation)
+                if not closed.state.is_closed:
+                    return Outcome.GIVE_BACK
         except (LogClosed, LogAbsent) as refusal:
             bound.info("attempt_refused", refusal=type(refusal).__name__)
         except Fenced:

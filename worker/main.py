@@ -18,7 +18,7 @@ from typing import Any, Final
 import structlog
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
-from arq.worker import Worker, func
+from arq.worker import RetryJob, Worker, func
 from redis.asyncio import Redis
 
 from shared.connections import Client
@@ -38,6 +38,9 @@ MANY_TRIES: Final = 10**9
 
 STORE_RETRY_S: Final = 0.25
 """Pause between tries of something that must get through to Redis."""
+
+CRASH_DELAY: Final = timedelta(seconds=1)
+"""Pause before a job that raised is tried again."""
 
 EXPIRED: Final = Failure("job_expired", "The job was lost from the queue.", True)
 UNDECODABLE: Final = Failure("job_undecodable", "The job in the queue cannot be read.", False)
@@ -186,18 +189,24 @@ class GenerationWorker(Worker):
             log.warning("job_dropped", generation=generation, reason="no record")
             outcome = Outcome.FINISHED
         self._outcomes[generation] = outcome
+        if outcome is Outcome.GIVE_BACK:
+            raise RetryJob
 
     async def finish_job(self, job_id: str, finish: bool, *_: Any) -> None:
-        """Carry out the outcome of a job; one that was cancelled or raised is given back."""
+        """Carry out the outcome of a job; one that was cancelled or raised is given back.
+
+        arq says `finish` of one that raised: that one waits a little, so that it cannot spin.
+        """
         outcome = self._outcomes.pop(job_id, Outcome.GIVE_BACK)
         lease = self._leases[job_id]
+        delay = CRASH_DELAY if finish and outcome is Outcome.GIVE_BACK else timedelta(0)
         while True:
             try:
                 match outcome:
                     case Outcome.FINISHED:
                         await self._queue.finish(lease)
                     case Outcome.GIVE_BACK:
-                        await self._queue.give_back(lease, timedelta(0))
+                        await self._queue.give_back(lease, delay)
                     case Outcome.NO_RECORD:
                         await self._queue.give_back(lease, OFFER_DELAY)
                     case Outcome.NOT_MINE:

@@ -14,142 +14,27 @@ and that each generation was asked of the model as often as the round allows.
 
 import argparse
 import asyncio
-import json
-import os
 import shlex
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
+from tests.support.compose.stack import PROJECT, WORKERS, Stack
+from tests.support.compose.verdict import Verdict, judge
 from tests.support.event_source import Followed, follow_until_closed
 from tests.support.fold import CLOSING_TYPES, fold
 from tests.support.follower import Follower
-from tests.support.wait import wait_until
-from worker.standin import answer, request_key
 
-ROOT = Path(__file__).resolve().parents[3]
-PROJECT = "rejoin-exercise"
-API_REPLICAS = 2
-WORKERS = 4
 MARKER_KEY = "a-key-that-only-workers-may-see"
 
-BUILD_AND_START_S = 900.0
-HEALTHY_S = 90.0
 # A worker's drain and the grace period of its container are 30 s and 35 s.
 STOPPED_S = 33.0
-# Into an answer, so that it is surely under way, yet has most of its tokens before it.
-TOKENS_BEFORE_HURT = 10
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What was checked, said at once on stdout."""
-
-    passed: int = 0
-    failed: int = 0
-
-    def check(self, holds: bool, sentence: str, detail: object = "") -> None:
-        self.passed += holds
-        self.failed += not holds
-        print(f"{'ok    ' if holds else 'FAILED'} {sentence}{f': {detail}' if detail else ''}")
-        sys.stdout.flush()
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """The Compose project, and its edge."""
-
-    compose: tuple[str, ...]
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def run(self, *command: str, timeout_s: float = 120.0, **more: str) -> str:
-        """Run a command beside the compose file; its output. Raises: RuntimeError, TimeoutError."""
-        # Set but empty: not even what `.env` holds.
-        without_model = dict.fromkeys(("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"), "")
-        env = {**os.environ, **without_model, "API_PORT": str(self.port), **more}
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=ROOT,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(timeout_s):
-                out, err = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            raise
-        if process.returncode:
-            raise RuntimeError(f"{shlex.join(command)}: {err.decode(errors='replace')[-2000:]}")
-        return out.decode(errors="replace")
-
-    async def up(self, *options: str) -> None:
-        scale = ("--scale", f"worker={WORKERS}")
-        command = (*self.compose, "-p", PROJECT, "up", "-d", *options, *scale)
-        await self.run(*command, timeout_s=BUILD_AND_START_S)
-
-    async def down(self) -> None:
-        await self.run(*self.compose, "-p", PROJECT, "down", "--volumes", "--remove-orphans")
-
-    async def containers(self, service: str = "") -> list[dict[str, Any]]:
-        """`docker inspect` of the project's containers, by name."""
-        named = (f"label=com.docker.compose.service={service}",) if service else ()
-        filters = (f"label=com.docker.compose.project={PROJECT}", *named)
-        options = [part for each in filters for part in ("--filter", each)]
-        ids = (await self.run("docker", "ps", "-aq", *options)).split()
-        found = json.loads(await self.run("docker", "inspect", *ids)) if ids else []
-        return sorted(found, key=lambda container: str(container["Name"]))
-
-    async def first(self, service: str) -> str:
-        """The id of a service's first running container."""
-        running = [c for c in await self.containers(service) if c["State"]["Running"]]
-        return str(running[0]["Id"])
-
-    async def wait_healthy(self) -> None:
-        expected = {"nginx": 1, "api": API_REPLICAS, "worker": WORKERS, "standin": 1, "redis": 1}
-
-        async def healthy() -> bool:
-            counts = dict.fromkeys(expected, 0)
-            for container in await self.containers():
-                service = container["Config"]["Labels"]["com.docker.compose.service"]
-                state = container["State"]
-                counts[service] += state.get("Health", {}).get("Status") == "healthy"
-            return counts == expected
-
-        await wait_until(healthy, f"healthy containers: {expected}", HEALTHY_S)
-
-    async def ledger(self) -> dict[str, Any]:
-        """What the stand-in was asked; it is not published, so it is read from within."""
-        script = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8001/ledger').read().decode())"
-        standin = await self.first("standin")
-        ledger = json.loads(await self.run("docker", "exec", standin, "python", "-c", script))
-        assert isinstance(ledger, dict)
-        return ledger
-
-    async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """One JSON call through the edge. Raises: HTTPError, URLError."""
-
-        def send() -> Any:
-            data = None if body is None else json.dumps(body).encode()
-            headers = {"Content-Type": "application/json"}
-            request = Request(self.url + path, data=data, headers=headers, method=method)  # noqa: S310
-            with urlopen(request, timeout=10) as response:  # noqa: S310
-                return json.load(response)
-
-        return await asyncio.to_thread(send)
+# Characters into an answer: surely under way, and most of it still to come.
+TEXT_BEFORE_HURT = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +100,15 @@ async def play(stack: Stack, this: Round, options: argparse.Namespace, verdict: 
     followed = [[client.result() for client in of_one] for of_one in clients]
     snapshots = [await stack.call("GET", f"/v1/generations/{g['id']}") for g in made]
     entries = (await stack.ledger())["requests"][before:]
-    judge(this, prompts, followed, snapshots, entries, verdict)
+    judge(
+        verdict,
+        prompts,
+        followed,
+        snapshots,
+        entries,
+        asked_once=this.asked_once,
+        cuts=this.cuts,
+    )
     if this.hurt is stop_worker:
         states = [container["State"] for container in await stack.containers("worker")]
         codes = [state["ExitCode"] for state in states if not state["Running"]]
@@ -229,61 +122,11 @@ async def play(stack: Stack, this: Round, options: argparse.Namespace, verdict: 
 
 
 async def wait_under_way(stack: Stack, paths: Sequence[str]) -> None:
-    """Until the first tokens of all generations have come."""
-    async with AsyncExitStack() as opened:
-        for path in paths:
-            watcher = await opened.enter_async_context(Follower(stack.url, path))
-            while sum(event.type == "token" for event in watcher.events) < TOKENS_BEFORE_HURT:
-                await watcher.read_until("token")
-
-
-def judge(
-    this: Round,
-    prompts: Sequence[str],
-    followed: Sequence[Sequence[Followed | AssertionError]],
-    snapshots: Sequence[Mapping[str, Any]],
-    entries: Sequence[Mapping[str, Any]],
-    verdict: Verdict,
-) -> None:
-    """Compare what clients saw, what the API tells, what the model was asked."""
-    wrong: list[str] = []
-    model = str(entries[0]["model"]) if entries else ""
-    messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    for number, (of_one, snapshot) in enumerate(zip(followed, snapshots, strict=True)):
-        meant = "".join(answer(model, messages[number]))
-        if snapshot["status"] != "done" or snapshot["text"] != meant:
-            wrong.append(f"{number}: snapshot is {snapshot['status']}, or not what the model said")
-        for client in of_one:
-            try:
-                if isinstance(client, AssertionError):
-                    raise client
-                folded = fold(client.events)
-            except AssertionError as error:
-                wrong.append(f"{number}: {error}")
-                continue
-            if folded.closing_type != "done" or folded.text != snapshot["text"]:
-                wrong.append(f"{number}: a client has {folded.closing_type} and {folded.text!r}")
-    clients = [client for of_one in followed for client in of_one if isinstance(client, Followed)]
-    verdict.check(
-        not wrong,
-        "every client has every token once, in order, as the snapshot and the model",
-        wrong[:5] or f"{len(clients)} clients, {sum(len(c.events) for c in clients)} events",
-    )
-    again = sum(client.connections > 1 for client in clients)
-    if this.cuts:
-        verdict.check(again > 0, "clients lost their connection and came back", again)
-
-    keys = [request_key(model, each) for each in messages]
-    asked = dict.fromkeys(keys, 0)
-    for entry in entries:
-        asked[str(entry["key"])] = asked.get(str(entry["key"]), 0) + 1
-    most = max(asked.values(), default=0)
-    as_expected = set(asked) == set(keys) and min(asked.values(), default=0) >= 1
-    verdict.check(
-        as_expected and (most == 1 or not this.asked_once),
-        "each generation was asked of the model" + (" once" if this.asked_once else ""),
-        f"{len(keys)} generations, {len(entries)} requests, at most {most} for one",
-    )
+    """Until some text of all generations has come."""
+    for path in paths:
+        async with Follower(stack.url, path) as watcher:
+            while len(fold(watcher.events).text) < TEXT_BEFORE_HURT:
+                await anext(watcher)
 
 
 async def check_unbuffered(stack: Stack, verdict: Verdict) -> None:

@@ -133,7 +133,8 @@ class Chat:
 
     def encode_opening(self, generation: GenerationId, cursor: EntryId) -> bytes:
         """The id alone, before anything is said: a reconnect then resumes and never pays again."""
-        return b"retry: %d\nid: %b/%d-%d\n\n" % (_RECONNECT_MS, generation.encode(), *cursor)
+        frame = b"id: %b/%d-%d\n\n" % (generation.encode(), *cursor)
+        return frame + encode_retry(RECONNECT_AFTER)
 
     def encode_loss(self, generation: GenerationId) -> tuple[bytes, bool]:
         """This surface cannot say forget."""

@@ -1,7 +1,9 @@
 """Run one API process: `python -m api`, configured by the environment."""
 
+import resource
 import sys
 from types import FrameType
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -11,6 +13,9 @@ from api.app import create_app
 from api.settings import ApiSettings
 from shared.settings import LogSettings, RedisSettings
 from shared.telemetry import configure_logging
+
+MAX_FILES: Final = 65_536
+"""More than one process can serve; macOS refuses to take everything its hard limit names."""
 
 
 class Server(uvicorn.Server):
@@ -27,6 +32,13 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def _allow_many_sockets() -> None:
+    """Take as many open files as we may: each follower is one, and the usual default is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> None:
     """Read the settings, or say in one line what is wrong with them; serve until told to end."""
     try:
@@ -34,6 +46,7 @@ def main() -> None:
     except ValidationError as error:
         sys.exit(f"rejoin api: {error}")
     configure_logging(log_settings.level, "api")
+    _allow_many_sockets()
     app = create_app(settings, redis)
     config = uvicorn.Config(
         app,

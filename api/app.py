@@ -1,12 +1,14 @@
 """Build the app; open and close what its process holds."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.resources import files
 from typing import Final
 
+import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
@@ -31,6 +33,8 @@ PAGE_POLICY: Final = (
     b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+log = structlog.get_logger()
+
 
 @asynccontextmanager
 async def open_held(settings: ApiSettings, redis: RedisSettings) -> AsyncIterator[Held]:
@@ -53,6 +57,7 @@ async def open_held(settings: ApiSettings, redis: RedisSettings) -> AsyncIterato
         )
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(hub.run(), name="hub")
+            task.add_done_callback(_end_process_if_failed)
             yield Held(
                 settings=settings,
                 redis=client,
@@ -64,6 +69,13 @@ async def open_held(settings: ApiSettings, redis: RedisSettings) -> AsyncIterato
                 hub=hub,
             )
             task.cancel()
+
+
+def _end_process_if_failed(task: "asyncio.Task[None]") -> None:
+    """A process that is deaf to its logs must not stay and look healthy."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("hub_failed", error=repr(error), exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def create_app(settings: ApiSettings, redis: RedisSettings) -> FastAPI:

@@ -26,6 +26,8 @@ async def readyz(response: Response, process: Process) -> dict[str, Any]:
     reasons = []
     if process.hub.draining.is_set():
         reasons.append("draining")
+    if not process.hub.hears:
+        reasons.append("not connected to Redis for changes of the logs")
     try:
         policy = await _eviction_policy(process.redis)
         if policy not in (None, _SAFE_POLICY):

@@ -60,11 +60,17 @@ class Hub:
         self._sweep_asked = asyncio.Event()
         self.draining = asyncio.Event()
         self.is_tracking = False
+        self.is_polling = False
 
     @property
     def followed(self) -> int:
         """How many logs are followed."""
         return len(self._logs)
+
+    @property
+    def hears(self) -> bool:
+        """Whether changes of the logs reach us at the moment."""
+        return self.is_tracking or self.is_polling
 
     def drain(self) -> None:
         """Tell every follower that this process is about to end; from any thread or signal."""
@@ -103,10 +109,12 @@ class Hub:
                 await self._run_tracked()
             except TrackingRefused as refusal:
                 log.warning("tracking_refused", reason=str(refusal))
+                self.is_polling = True
                 await self._run_polling(TRACKING_RETRY)
+                self.is_polling = False
             except (RedisError, OSError) as error:
+                self.is_tracking = False
                 log.warning("hub_lost_connection", reason=type(error).__name__)
-            self.is_tracking = False
             await asyncio.sleep(RETRY_AFTER.total_seconds())
 
     async def _run_tracked(self) -> None:
@@ -115,8 +123,7 @@ class Hub:
         connection = self._connect()
         try:
             await start_tracking(connection)
-            if not self.is_tracking:
-                log.info("tracking_started")
+            log.info("tracking_started")
             self.is_tracking = True
             self._logs.mark_all_dirty()
             self._sweep_asked.set()

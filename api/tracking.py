@@ -50,8 +50,12 @@ class Conversation:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(), name="hub writer")
                 tasks.create_task(self._read(), name="hub reader")
-        except* (RedisError, OSError) as group:
-            raise group.exceptions[0] from group
+        except ExceptionGroup as group:
+            # Not `except*`, which would wrap what is raised here in a group again.
+            lost, others = group.split((RedisError, OSError))
+            if lost is None or others is not None:
+                raise
+            raise lost.exceptions[0] from group
 
     async def _write(self) -> None:
         while True:

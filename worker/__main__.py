@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -60,11 +61,20 @@ async def serve(
                 tasks.create_task(flusher.run(), name="flusher"),
                 tasks.create_task(worker.keeper.run(), name="lease"),
             ]
+            if settings.alive_file is not None:
+                background.append(tasks.create_task(show_alive(settings.alive_file)))
             tasks.create_task(worker.main(), name="queue")
             await told.wait()
             await worker.drain()
             for task in background:
                 task.cancel()
+
+
+async def show_alive(path: Path) -> None:
+    """Touch `path` every second: a hung loop shows by its age."""
+    while True:
+        path.touch()  # noqa: ASYNC240 - one small write, on purpose from the loop
+        await asyncio.sleep(1)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from shared.errors import (
     ProviderError,
 )
 from shared.event_log import EventLog
-from shared.events import Answer, EventType, fold
+from shared.events import Answer, Event, EventType, fold
 from shared.generation import Record, Surface
 from shared.generation_store import Claim, ClaimOutcome, Failure, GenerationStore
 from shared.queue import Lease
@@ -158,7 +158,7 @@ class Attempt:
                     event = line_feeds.convert(said) if line_feeds else said
                     if event is None:
                         continue
-                    room -= len(event.data.get("text", "") or event.data.get("arguments", ""))
+                    room -= _size(event)
                     if room < 0:
                         break
                     await writer.put(event)
@@ -189,3 +189,9 @@ class Attempt:
         while page := await self._tools.event_log.read(self._lease.generation, answer.last_id):
             fold(page, answer)
         return not answer.is_empty
+
+
+def _size(event: Event) -> int:
+    """Bytes of UTF-8 that `event` adds to the answer."""
+    text: str = event.data.get("text") or event.data.get("arguments", "")
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))

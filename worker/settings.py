@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
 from pydantic import ByteSize, Field, SecretStr, TypeAdapter, model_validator
@@ -108,6 +109,12 @@ class WorkerSettings(BaseSettings):
         default=timedelta(seconds=30),
         description="Seconds that running generations get to finish after SIGTERM; the rest is "
         "handed over. Keep the runner's grace period above it.",
+    )
+
+    alive_file: Path | None = Field(
+        default=None,
+        description="A file that the worker touches every second while its event loop runs, for a "
+        "health check that looks at its age. None if unset.",
     )
 
     @model_validator(mode="after")

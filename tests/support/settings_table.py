@@ -50,7 +50,7 @@ def _default(value: object) -> str:
             return f"`{value.get_secret_value()}`" if value.get_secret_value() else "empty"
         case _ if value is PydanticUndefined:
             return "drawn"
-        case () | "":
+        case None | () | "":
             return "empty"
         case bool():
             return f"`{str(value).lower()}`"

@@ -1,0 +1,98 @@
+"""An API inside the tests' own process, on a real socket: fast to start, and open to questions.
+
+    async with open_api(valkey.url, heartbeat=timedelta(seconds=0.1)) as api:
+        ...     # api.held.hub.followed
+
+Signals and the exit of a process are tested on `python -m api` (see tests.support.stack).
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from api.app import create_app
+from api.dependencies import Held
+from api.settings import ApiSettings
+from shared.settings import RedisSettings
+from tests.support.api_client import ApiClient
+from tests.support.wait import wait_until
+
+_BACKLOG = 1024
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signals, which are pytest's, and without its pauses of 0.1 s."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self._told.wait()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._told.set()
+
+
+class ApiProcess(ApiClient):
+    """A running API and what it holds."""
+
+    def __init__(self, api_url: str, app: FastAPI, server: uvicorn.Server) -> None:
+        super().__init__(api_url)
+        self.app = app
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        return int(self.api_url.rpartition(":")[2])
+
+    @property
+    def held(self) -> Held:
+        """What a route may ask for."""
+        held: Held = self.app.state.held
+        return held
+
+    @property
+    def connections(self) -> int:
+        """HTTP connections that are open."""
+        return len(self._server.server_state.connections)
+
+
+@asynccontextmanager
+async def open_api(redis_url: str, **settings: Any) -> AsyncIterator[ApiProcess]:
+    """Serve until the block ends; followers that are still there are told of the drain."""
+    app = create_app(ApiSettings(**settings), RedisSettings(url=SecretStr(redis_url)))
+    config = uvicorn.Config(
+        app, lifespan="on", access_log=False, log_config=None, timeout_graceful_shutdown=1
+    )
+    server = _Server(config)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve([listener]))
+        await wait_until(lambda: server.started, "uvicorn to serve")
+        api = ApiProcess(f"http://127.0.0.1:{listener.getsockname()[1]}", app, server)
+        try:
+            yield api
+        finally:
+            api.held.hub.drain()
+            server.end()
+    _cancel_shutdown_watcher()
+
+
+def _cancel_shutdown_watcher() -> None:
+    """End sse-starlette's task that polls for uvicorn's end: one for each thread, for ever."""
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__qualname__", "") == "_shutdown_watcher":
+            task.cancel()

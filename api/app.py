@@ -99,7 +99,8 @@ def create_app(settings: ApiSettings, redis: RedisSettings) -> FastAPI:
             allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID"],
             expose_headers=["Location", "Retry-After"],
         )
-    app.mount("/", _Page(directory=str(files("api").joinpath("web")), html=True), name="page")
+    # Not a mount: one at "/" takes every path whose method is wrong before its route can say 405.
+    app.router.default = _Page(directory=str(files("api").joinpath("web")), html=True)
     return app
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from sse_starlette.sse import EventSourceResponse
 
 from api.dependencies import Held, Process
+from api.server import DRAIN_GRACE
 from api.sse import MEDIA_TYPE, NATIVE, Dialect, encode_retry
 from shared.errors import Draining, StoreUnavailable
 from shared.event_log import GenerationView
@@ -21,9 +22,6 @@ HEADERS: Final = {
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",
 }
-
-DRAIN_GRACE: Final = timedelta(seconds=1)
-"""A draining process cuts followers that did not take its farewell within this."""
 
 _COME_BACK_MS: Final = (1000, 5000)
 
@@ -53,14 +51,14 @@ def answer_follow(
     """Return 204 where everything was read, else the response that tails the log."""
     if view.record.state.is_closed and cursor == view.last_id:
         return Response(status_code=204)
-    return stream(process, process.tail(generation, dialect).frames(view, cursor))
+    return stream(process.tail(generation, dialect).frames(view, cursor))
 
 
-def stream(process: Held, frames: AsyncIterator[bytes]) -> EventSourceResponse:
+def stream(frames: AsyncIterator[bytes]) -> EventSourceResponse:
     """Return `frames`, each chunk whole frames, as an event stream.
 
     Heartbeats and the farewell come from the tail, in order with the rest; sse-starlette adds
-    the send time-out, the watch for disconnects and the end when the server drains.
+    the watch for disconnects and the end when the server drains.
     """
     return EventSourceResponse(
         frames,
@@ -68,7 +66,6 @@ def stream(process: Held, frames: AsyncIterator[bytes]) -> EventSourceResponse:
         media_type=MEDIA_TYPE,
         ping=0,
         sep="\n",
-        send_timeout=process.settings.send_timeout.total_seconds(),
         shutdown_event=anyio.Event(),
         shutdown_grace_period=DRAIN_GRACE.total_seconds(),
     )

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from api.window import Window
 from shared.connections import Command
-from shared.events import Entry, decode_entry, stands_on
-from shared.ids import BEGINNING, EntryId
+from shared.events import Entry, decode_entry, predecessor
+from shared.ids import EntryId
 
 READ_COUNT: Final = 100
 """Entries per read: one long XREAD would hold up everybody else in Redis."""
@@ -48,10 +48,11 @@ class FollowedLog:
         fresh = [entry for entry in entries if entry.id > window.last_id]
         if not fresh:
             return
-        if not stands_on(fresh[0], window.last_id):
-            # The log was rolled back and went on without its lost end: whoever is not at the very
-            # end of this window has to read what is really there.
-            window.rebase(window.last_id)
+        stands_on = predecessor(fresh[0])
+        if stands_on != window.last_id:
+            # The log was rolled back and went on without its lost end: whoever is not exactly
+            # where it goes on has to read what is really there.
+            window.rebase(stands_on)
         window.add(fresh)
         self.furthest = max(self.furthest, window.last_id)
         self.notify()
@@ -67,6 +68,13 @@ class FollowedLog:
         """Have every follower compare its cursor with the log."""
         self.alarms += 1
         self.notify()
+
+
+class Read(NamedTuple):
+    """A read of one log that is to be sent, or under way."""
+
+    key: bytes
+    followed: FollowedLog
 
 
 class FollowedLogs:
@@ -118,29 +126,30 @@ class FollowedLogs:
         """Return when there may be something to read."""
         await self._work.wait()
 
-    def take_dirty(self) -> list[bytes]:
+    def take_dirty(self) -> list[Read]:
         """Return up to `BATCH` logs to read now."""
-        batch: list[bytes] = []
+        batch: list[Read] = []
         while self._dirty and len(batch) < BATCH:
             key = self._dirty.pop()
-            if key in self._logs:
-                batch.append(key)
+            if (followed := self._logs.get(key)) is not None:
+                batch.append(Read(key, followed))
         if not self._dirty:
             self._work.clear()
         return batch
 
-    def read_command(self, key: bytes) -> Command:
-        """Return the command that reads what the window of `key` lacks, and arms its tracking."""
-        followed = self._logs.get(key)
-        after = str(followed.window.last_id if followed else BEGINNING)
-        return ("XREAD", "COUNT", READ_COUNT, "STREAMS", key, after)
+    def read_command(self, read: Read) -> Command:
+        """Return the command that reads what the window lacks, and arms its tracking."""
+        after = str(read.followed.window.last_id)
+        return ("XREAD", "COUNT", READ_COUNT, "STREAMS", read.key, after)
 
-    def deliver(self, key: bytes, reply: Any) -> None:
-        """Hand what one read returned to the log's followers; a full read leaves it dirty."""
-        followed = self._logs.get(key)
-        if followed is None or not reply:
+    def deliver(self, read: Read, reply: Any) -> None:
+        """Hand what one read returned to the log's followers; a full read leaves it dirty.
+
+        A log that was left and followed anew meanwhile is another one: it is dirty by itself.
+        """
+        if not reply or self._logs.get(read.key) is not read.followed:
             return
-        rows = reply[key] if isinstance(reply, dict) else reply[0][1]
+        rows = reply[read.key] if isinstance(reply, dict) else reply[0][1]
         if len(rows) >= READ_COUNT:
-            self.mark_dirty(key)
-        followed.take([decode_entry(raw_id, fields) for raw_id, fields in rows])
+            self.mark_dirty(read.key)
+        read.followed.take([decode_entry(raw_id, fields) for raw_id, fields in rows])

@@ -141,13 +141,13 @@ class Hub:
             while batch := self._logs.take_dirty():
                 try:
                     replies = await self._client.try_all(
-                        self._logs.read_command(key) for key in batch
+                        self._logs.read_command(read) for read in batch
                     )
                 except StoreUnavailable:
                     break
-                for key, reply in zip(batch, replies, strict=True):
+                for read, reply in zip(batch, replies, strict=True):
                     if not isinstance(reply, Exception):
-                        self._logs.deliver(key, reply)
+                        self._logs.deliver(read, reply)
 
     async def _sweep_forever(self) -> None:
         """Compare every followed log with what we saw: after a roll-back nothing new comes."""

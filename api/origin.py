@@ -21,5 +21,9 @@ def check_origin(connection: HTTPConnection, allowed: tuple[str, ...]) -> None:
         raise CrossSiteRefused(origin or site)
     if origin is None or site == "same-origin":
         return
-    if urlsplit(origin).netloc != connection.headers.get("host"):
+    try:
+        same = urlsplit(origin).netloc == connection.headers.get("host")
+    except ValueError:
+        same = False
+    if not same:
         raise CrossSiteRefused(origin)

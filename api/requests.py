@@ -1,9 +1,12 @@
 """Read what a client asks for: the body, its size, the Chat Completions parameters in it."""
 
 import json
+import math
+from collections.abc import Container
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from shared.errors import BodyNotJson, BodyTooLarge, ParameterRefused, RequestInvalid
@@ -18,6 +21,7 @@ OWNED: Final = {
 """Parameters that Rejoin decides itself or cannot carry, and why."""
 
 _MAX_KEY: Final = 255
+_MAX_DEPTH: Final = 200
 
 
 class Message(BaseModel):
@@ -73,7 +77,10 @@ async def read_body(request: Request, limit: int) -> dict[str, Any]:
         if len(body) > limit:
             raise BodyTooLarge(limit)
     try:
-        decoded = json.loads(body.decode(), parse_constant=_refuse_constant)
+        decoded = json.loads(
+            body.decode(), parse_constant=_refuse_constant, parse_float=_parse_finite
+        )
+        _check_depth(decoded)
     except (ValueError, RecursionError) as error:
         raise BodyNotJson(f"{type(error).__name__}: {error}"[:200]) from None
     if not isinstance(decoded, dict):
@@ -83,6 +90,28 @@ async def read_body(request: Request, limit: int) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _parse_finite(text: str) -> float:
+    """JSON can spell a number, `1e999`, that no float holds: infinity could not be sent on."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
+
+
+def _check_depth(value: Any) -> None:
+    """Each encoder on the way down to the model has its own limit, all near a thousand levels."""
+    depth, level = 0, [value]
+    while level := [
+        inner
+        for each in level
+        if isinstance(each, dict | list)
+        for inner in (each.values() if isinstance(each, dict) else each)
+    ]:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
 
 
 def parse_request(body: dict[str, Any]) -> dict[str, Any]:
@@ -106,11 +135,36 @@ def parse_request(body: dict[str, Any]) -> dict[str, Any]:
     try:
         ChatRequest.model_validate(parameters)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        pointer = "".join(f"/{part}" for part in first["loc"])
-        raise RequestInvalid(pointer, first["msg"]) from None
+        found = [
+            (_locate(parameters, each), each["msg"])
+            for each in error.errors(include_url=False, include_input=False)
+        ]
+        # Of the branches of a union the one that came furthest says what is wrong.
+        location, reason = max(found, key=lambda each: len(each[0]))
+        pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in location)
+        raise RequestInvalid(pointer, reason) from None
     _refuse_lone_surrogates(parameters)
     return parameters
+
+
+def _steps(value: Any) -> Container[str | int]:
+    """Return what leads further into `value`."""
+    if isinstance(value, dict):
+        return value
+    return range(len(value)) if isinstance(value, list) else ()
+
+
+def _locate(parameters: dict[str, Any], error: ErrorDetails) -> list[str]:
+    """Return the path to the wrong value; pydantic's own also names the branches of unions."""
+    path: list[str] = []
+    value: Any = parameters
+    for part in error["loc"]:
+        if part in _steps(value):
+            value = value[part]
+        elif error["type"] != "missing" or part != error["loc"][-1]:
+            continue
+        path.append(str(part))
+    return path
 
 
 def _refuse_lone_surrogates(parameters: dict[str, Any]) -> None:

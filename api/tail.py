@@ -7,7 +7,6 @@ told to forget and hears everything anew: never a silent hole.
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from api.hub import Hub
 from api.sse import HEARTBEAT, Dialect, encode_history, encode_reconnect
 from shared.errors import GenerationUnknown, StoreUnavailable
 from shared.event_log import EventLog, LogView
-from shared.events import CLOSING, Entry, stands_on
+from shared.events import CLOSING, Entry, predecessor
 from shared.generation import State
 from shared.generation_store import GenerationStore
 from shared.ids import BEGINNING, EntryId, GenerationId
@@ -80,6 +79,8 @@ class Tail:
         yield self._dialect.encode_opening(self._generation, cursor)
         async with self._hub.follow(self._generation, view.last_id) as followed:
             self._alarms_seen = followed.alarms
+            loop = asyncio.get_running_loop()
+            spoke_at = loop.time()
             while not self._is_ended:
                 try:
                     piece = await self._next(followed)
@@ -88,8 +89,11 @@ class Tail:
                 except StoreUnavailable:
                     await _wait(followed.changed, STORE_RETRY)
                     piece = b""
+                if not piece and loop.time() - spoke_at >= self._settings.heartbeat.total_seconds():
+                    piece = HEARTBEAT
                 if piece:
                     yield piece
+                    spoke_at = loop.time()
 
     async def _next(self, followed: FollowedLog) -> bytes:
         """Return the next frames, or nothing if only something was learnt.
@@ -127,7 +131,7 @@ class Tail:
             # Whatever the reader has, the reset takes it back: nothing before it matters.
             self._cursor = EntryId(reset_at.epoch, reset_at.seq - 1)
         elif self._cursor > view.last_id:
-            await self._wait_repair(followed, view)
+            await self._wait_repair(followed)
         elif view.entries:
             self._advance(followed, view.entries)
             self._has_begun = True
@@ -159,33 +163,34 @@ class Tail:
         except GenerationUnknown:
             self._is_ended = True
             return
-        view = await self._log.view(self._generation, self._cursor)
-        if view.last_id < self._cursor:
-            await self._wait_repair(followed, view)
+        await self._wait_repair(followed)
         self._alarms_seen = alarms
 
-    async def _wait_repair(self, followed: FollowedLog, view: LogView) -> None:
-        """Wait until the log, which lost its end, has reached the cursor again.
+    async def _wait_repair(self, followed: FollowedLog) -> None:
+        """Return once the log reaches the cursor; at once where it never was shorter.
 
-        Only the owner of the cursor's own epoch can append the same entries again.
-        Raises: _CursorLost.
+        Only the owner of the cursor's own epoch can append lost entries again.
+        Raises: _CursorLost, StoreUnavailable.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.repair_wait.total_seconds()
-        while view.last_id < self._cursor:
-            followed.rebase(view.last_id)
+        while True:
+            seen = followed.window.last_id
+            view = await self._log.view(self._generation, self._cursor)
+            if view.last_id < seen:
+                followed.rebase(view.last_id)
+            if view.last_id >= self._cursor:
+                return
             record = view.record
             if record is None or record.state is not State.RUNNING:
                 raise _CursorLost
             if record.epoch != self._cursor.epoch or loop.time() >= deadline:
                 raise _CursorLost
             await _wait(followed.changed, REPAIR_LOOK)
-            with contextlib.suppress(StoreUnavailable):
-                view = await self._log.view(self._generation, self._cursor)
 
     def _advance(self, followed: FollowedLog, entries: list[Entry]) -> None:
         """Move the cursor over `entries`. Raises: _CursorLost if they do not stand on it."""
-        if not stands_on(entries[0], self._cursor):
+        if predecessor(entries[0]) != self._cursor:
             raise _CursorLost
         self._cursor = entries[-1].id
         self._is_ended = entries[-1].type in CLOSING

@@ -14,11 +14,16 @@ from hiredis import PushNotification
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
-from api.followed import FollowedLogs
+from api.followed import FollowedLogs, Read
 from shared.connections import Command
 
 PING_EVERY: Final = timedelta(seconds=1)
-"""With the connection's own time-out of 2 s, a silent Redis is noticed within 3 s."""
+
+SILENCE_S: Final = 2.0
+"""Without an answer for this long, to a PING at least, the connection is lost."""
+
+CONNECT_S: Final = 5.0
+"""A server that accepts and then says nothing, a frozen one, is given up after this."""
 
 
 class TrackingRefused(Exception):
@@ -27,21 +32,26 @@ class TrackingRefused(Exception):
 
 async def start_tracking(connection: Connection) -> None:
     """Connect, and switch tracking on. Raises: TrackingRefused, RedisError, OSError."""
-    await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-    try:
-        await connection.send_command("CLIENT", "TRACKING", "ON")
-        await connection.read_response(disable_decoding=True)
-    except ResponseError as error:
-        raise TrackingRefused(str(error)) from error
+    async with asyncio.timeout(CONNECT_S):
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it so
+            await connection.send_command("CLIENT", "TRACKING", "ON")
+            await connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            # HELLO 3 or CLIENT is not allowed here.
+            raise TrackingRefused(str(error)) from error
 
 
 class Conversation:
-    """One tracked connection from its start to its loss: a writer and a reader."""
+    """One tracked connection from its start to its loss: a writer and a reader.
+
+    The writer alone bounds the silence: redis-py's own time-outs would disconnect under it.
+    """
 
     def __init__(self, logs: FollowedLogs, connection: Connection) -> None:
         self._logs = logs
         self._connection = connection
-        self._expected: deque[bytes | None] = deque()
+        self._expected: deque[Read | None] = deque()
         self._answered = asyncio.Event()
 
     async def run(self) -> None:
@@ -65,27 +75,30 @@ class Conversation:
             except TimeoutError:
                 await self._send([None], [("PING",)])
                 continue
-            batch = self._logs.take_dirty()
-            if batch:
-                await self._send(batch, [self._logs.read_command(key) for key in batch])
+            reads = self._logs.take_dirty()
+            if reads:
+                await self._send(reads, [self._logs.read_command(read) for read in reads])
 
-    async def _send(self, expected: Sequence[bytes | None], commands: Sequence[Command]) -> None:
+    async def _send(self, expected: Sequence[Read | None], commands: Sequence[Command]) -> None:
         """Send, and wait for all answers: what gets dirty meanwhile goes out together."""
         self._expected.extend(expected)
         self._answered.clear()
         packed = self._connection.pack_commands(commands)
-        await self._connection.send_packed_command(packed)
-        await self._answered.wait()
+        async with asyncio.timeout(SILENCE_S):
+            await self._connection.send_packed_command(packed)
+            await self._answered.wait()
 
     async def _read(self) -> None:
         while True:
-            reply = await self._connection.read_response(disable_decoding=True)
+            reply = await self._connection.read_response(
+                disable_decoding=True, disconnect_on_error=False
+            )
             if isinstance(reply, PushNotification):
                 self._take_push(reply)
                 continue
-            key = self._expected.popleft()
-            if key is not None:
-                self._logs.deliver(key, reply)
+            read = self._expected.popleft()
+            if read is not None:
+                self._logs.deliver(read, reply)
             if not self._expected:
                 self._answered.set()
 

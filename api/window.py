@@ -9,10 +9,17 @@ floor          the entries kept                      last_id
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Final
 
 from api.sse import Dialect
 from shared.events import Entry
 from shared.ids import EntryId, GenerationId
+
+ENTRY_COST: Final = 400
+"""Bytes an entry takes beside its data: its objects here and one frame, on CPython 3.11."""
+
+MAX_PIECE: Final = 256
+"""Entries a follower is given at once: what waits in its socket is bounded."""
 
 
 class Window:
@@ -37,10 +44,10 @@ class Window:
         for entry in entries:
             self._ids.append(entry.id)
             self._entries.append(entry)
-            self._bytes += len(entry.data)
+            self._bytes += len(entry.data) + ENTRY_COST
         drop = 0
         while self._bytes > self._max_bytes and drop < len(self._entries) - 1:
-            self._bytes -= len(self._entries[drop].data)
+            self._bytes -= len(self._entries[drop].data) + ENTRY_COST
             drop += 1
         if drop:
             self.floor = self._ids[drop - 1]
@@ -58,10 +65,11 @@ class Window:
         self._frames.clear()
 
     def after(self, cursor: EntryId) -> list[Entry] | None:
-        """Return the entries beyond `cursor`; None if the window no longer reaches back to it."""
+        """Return the next entries beyond `cursor`; None if the window does not reach back to it."""
         if cursor < self.floor:
             return None
-        return self._entries[bisect_right(self._ids, cursor) :]
+        start = bisect_right(self._ids, cursor)
+        return self._entries[start : start + MAX_PIECE]
 
     def frames(self, dialect: Dialect, entries: Sequence[Entry]) -> bytes:
         """Return `entries`, which this window holds, framed for `dialect`."""

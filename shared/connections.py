@@ -44,11 +44,17 @@ _AWAY: Final = (
 """What a Redis that is away, starting, full or failing over raises. redis-py lets a bare OSError
 through when a reconnect fails; a time-out of asyncio is one too."""
 
-_AWAY_REPLIES: Final = ("MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "OOM", "BUSY ")
-
-
-SILENCE_S: Final = 2.0
-"""A tracked connection that says nothing for this long, not even to a PING, is lost."""
+_AWAY_REPLIES: Final = (
+    "MISCONF",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "OOM",
+    "BUSY ",
+    "TRYAGAIN",
+    "UNBLOCKED",
+)
+"""Error replies that pass by themselves; `UNBLOCKED` ends a blocking pop at a fail-over."""
 
 
 def is_away(error: BaseException) -> bool:
@@ -183,20 +189,23 @@ async def open_connection(
 def new_tracked_connection(settings: RedisSettings, name: str) -> Connection:
     """Return an unconnected RESP3 connection; pushes arrive between the replies.
 
+    Its reads have no time-out: whoever talks on it bounds the silence.
     Source: with hiredis `read_response` returns a push as `hiredis.PushNotification`.
     """
-    options = {**_options(settings, name), "protocol": 3, "socket_timeout": SILENCE_S}
+    options = {**_options(settings, name), "protocol": 3, "socket_timeout": None}
     pool: Any = redis.asyncio.ConnectionPool.from_url(settings.url.get_secret_value(), **options)
     connection: Connection = pool.make_connection()
     return connection
 
 
 @contextmanager
-def open_sync_client(settings: RedisSettings, name: str) -> Iterator[SyncClient]:
-    """Open a client for a thread: one connection, a short time-out, no retry."""
-    connection = redis.Redis.from_url(
-        settings.url.get_secret_value(), max_connections=1, **_options(settings, name)
-    )
+def open_sync_client(
+    settings: RedisSettings, name: str, *, timeout: timedelta
+) -> Iterator[SyncClient]:
+    """Open a client for a thread: one connection, no retry, nothing takes longer than `timeout`."""
+    options = _options(settings, name)
+    options["socket_connect_timeout"] = options["socket_timeout"] = timeout.total_seconds()
+    connection = redis.Redis.from_url(settings.url.get_secret_value(), max_connections=1, **options)
     try:
         yield SyncClient(connection)
     finally:

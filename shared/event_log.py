@@ -15,6 +15,7 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError
 
 from shared.connections import Client, Command
+from shared.errors import StoreUnavailable
 from shared.events import Entry, decode_entry
 from shared.generation import Record, State, decode_record
 from shared.ids import BEGINNING, EntryId, GenerationId, decode_entry_id
@@ -122,6 +123,8 @@ class EventLog:
             )
             again = await self._client.try_all(commands[i] for i in unknown)
             for i, reply in zip(unknown, again, strict=True):
+                if isinstance(reply, NoScriptError):
+                    raise StoreUnavailable("forgot its scripts at once")
                 replies[i] = reply
         return [r if isinstance(r, Exception) else decode_append_reply(r) for r in replies]
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from shared.ids import BEGINNING, EntryId, decode_entry_id
+from shared.ids import BEGINNING, EntryId, decode_entry_id, parse_entry_id
 
 TYPE_FIELD: Final = b"t"
 DATA_FIELD: Final = b"d"
@@ -91,16 +91,18 @@ def decode_entry(raw_id: bytes, fields: list[bytes] | dict[bytes, bytes]) -> Ent
     return Entry(decode_entry_id(raw_id), _TYPES[fields[1]], fields[3])
 
 
-def stands_on(entry: Entry, cursor: EntryId) -> bool:
-    """Whether nothing lies between `cursor` and `entry`.
+def predecessor(entry: Entry) -> EntryId:
+    """Return the id of the entry that `entry` stands on: nothing lies between the two.
 
-    Within an epoch ids are dense; the first entry of an epoch names the one it stands on.
+    Within an epoch ids are dense; the first entry of an epoch names it. One that fails to stands
+    on nothing: its own id is returned, which is no predecessor.
     """
-    if entry.id.epoch == cursor.epoch:
-        return entry.id == cursor.successor
+    if entry.id.seq > 0:
+        return EntryId(entry.id.epoch, entry.id.seq - 1)
     if entry.type is EventType.QUEUED:
-        return cursor == BEGINNING
-    return entry.id.seq == 0 and decode_data(entry.data).get("prev") == str(cursor)
+        return BEGINNING
+    prev = decode_data(entry.data).get("prev")
+    return parse_entry_id(prev) if prev else entry.id
 
 
 @dataclass(slots=True)

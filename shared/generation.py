@@ -51,6 +51,9 @@ class Record:
     finished_at: datetime | None
     deadline: datetime
     attempts: int
+    """How often its log was claimed."""
+    handovers: int
+    """How many of the attempts ended in order, by a drain."""
     reset_at: EntryId
     """The last `reset`, where a late reader's history starts; 0-0 if there was none."""
     usage: dict[str, Any] | None
@@ -83,6 +86,7 @@ def decode_record(fields: dict[bytes, bytes]) -> Record | None:
         finished_at=_decode_time(text["finished_at"]) if "finished_at" in text else None,
         deadline=_decode_time(text["deadline"]),
         attempts=int(text.get("attempts", "0")),
+        handovers=int(text.get("handovers", "0")),
         reset_at=parse_entry_id(text["reset_at"]) if "reset_at" in text else BEGINNING,
         usage=json.loads(text["usage"]) if text.get("usage") else None,
     )

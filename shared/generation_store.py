@@ -106,6 +106,7 @@ class GenerationStore:
         self._create = client.script("create")
         self._claim = client.script("claim")
         self._take_over_and_close = client.script("take_over_and_close")
+        self._hand_over = client.script("hand_over")
         self._settle = client.script("settle")
         self._erase = client.script("erase")
 
@@ -196,6 +197,14 @@ class GenerationStore:
         """End it as failed, whoever holds it. Raises: GenerationUnknown, StoreUnavailable."""
         head = _head(failure.data)
         return await self._close("now", generation, EventType.FAILED, head, head)
+
+    async def hand_over(self, generation: GenerationId, token: str) -> bool:
+        """Note that the attempt of `token` ended in order: it is not held against the generation.
+
+        A repeat changes nothing. Raises: StoreUnavailable.
+        """
+        record = [self._keys.record(generation)]
+        return bool(await self._client.run(self._hand_over, record, (token,)))
 
     async def settle(self, generation: GenerationId, token: str, usage: dict[str, Any]) -> bool:
         """Write the real usage of a cancelled or failed generation into its record."""

@@ -11,8 +11,9 @@ never correctness.
 
 import json
 import secrets
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
@@ -43,6 +44,12 @@ class Lease:
 
     generation: GenerationId
     token: str
+    taken_at: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def age(self) -> timedelta:
+        """How long ago it was taken, by this host's clock; includes time spent frozen."""
+        return timedelta(seconds=time.monotonic() - self.taken_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Queue:
         self._offer = client.script("offer")
         self._release = client.script("release")
         self._lease = client.script("lease")
+        self._renew = client.script("renew")
         self._finish = client.script("finish")
 
     async def offer(
@@ -116,12 +124,24 @@ class Queue:
             [self._keys.queue],
             (count, _ms(lease), _ms(mark), OWNER_PREFIX, _ms(owner_life), stem),
         )
-        leases = [
-            Lease(GenerationId(generation.decode()), token.decode())
-            for generation, token in zip(taken[::2], taken[1::2], strict=True)
-        ]
+        leases = []
+        for raw_id, token in zip(taken[::2], taken[1::2], strict=True):
+            try:
+                leases.append(Lease(GenerationId(raw_id.decode("ascii")), token.decode()))
+            except UnicodeDecodeError:
+                # No id of ours: whoever put it there, it can never run.
+                await self._client.call("ZREM", self._keys.queue, raw_id)
         next_due = timedelta(milliseconds=int(wait)) if int(wait) >= 0 else None
         return Leased(leases, next_due)
+
+    async def renew(self, lease: Lease, length: timedelta) -> bool:
+        """Extend one lease now. Returns whether it was still mine."""
+        lost = await self._client.run(
+            self._renew,
+            [self._keys.queue],
+            (_ms(length), OWNER_PREFIX, lease.generation, lease.token),
+        )
+        return not lost
 
     async def finish(self, lease: Lease) -> bool:
         """Remove the job for good. Returns whether it was still mine."""

@@ -25,7 +25,7 @@ def _parse_duration(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return timedelta(seconds=float(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             return value
     return value
 

@@ -37,8 +37,10 @@ async def serve(
         provider = await stack.enter_async_context(open_provider(provider_settings, settings))
         event_log = EventLog(log_store, keys)
         flusher = Flusher(event_log)
+        queue = Queue(Client(queue_store), keys)
         tools = Tools(
             store=GenerationStore(log_store, keys),
+            queue=queue,
             event_log=event_log,
             flusher=flusher,
             provider=provider,
@@ -47,7 +49,7 @@ async def serve(
         )
         worker = GenerationWorker(
             tools,
-            Queue(Client(queue_store), keys),
+            queue,
             keys,
             queue_store,
             Client(blocking),

@@ -20,7 +20,7 @@ from shared.event_log import EventLog
 from shared.events import Answer, Event, EventType, fold
 from shared.generation import Record, Surface
 from shared.generation_store import Claim, ClaimOutcome, Failure, GenerationStore
-from shared.queue import Lease
+from shared.queue import Lease, Queue
 from worker.flusher import Flusher, LogWriter
 from worker.newlines import LineFeeds
 from worker.provider.chat_completions import ChatCompletions
@@ -30,6 +30,10 @@ from worker.settings import WorkerSettings
 OUTPUT_TOO_LARGE: Final = Failure(
     "output_too_large", "The answer grew beyond what one generation may hold.", False
 )
+
+EXPIRE_TRIES: Final = 40
+EXPIRE_PAUSE_S: Final = 0.05
+"""Two clocks differ by milliseconds a day, not by the two seconds these make."""
 
 log = structlog.get_logger()
 
@@ -45,6 +49,8 @@ class Outcome(Enum):
     """It must run again, here or elsewhere."""
     NO_RECORD = auto()
     """Its record is missing: not written yet, or gone."""
+    NO_RECORD_AGAIN = auto()
+    """And was missing the last time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class Tools:
     """What every attempt of this worker shares."""
 
     store: GenerationStore
+    queue: Queue
     event_log: EventLog
     flusher: Flusher
     provider: ChatCompletions
@@ -66,13 +73,13 @@ class Attempt:
     def __init__(self, tools: Tools, lease: Lease) -> None:
         self._tools = tools
         self._lease = lease
-        self._is_stopped = False
+        self._stopped: Outcome | None = None
         self._scope: asyncio.Timeout | None = None
 
-    def stop(self) -> None:
+    def stop(self, outcome: Outcome = Outcome.FINISHED) -> None:
         """End the attempt because its log is closed or held by another: write nothing more."""
-        self._is_stopped = True
-        if self._scope is not None:
+        self._stopped = outcome
+        if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> Outcome:
@@ -91,11 +98,15 @@ class Attempt:
         plan = plan_attempt(
             record,
             default_model=self._tools.model,
-            max_attempts=self._tools.settings.max_attempts,
+            max_deaths=self._tools.settings.max_deaths,
         )
         if plan is None:
             await store.fail(generation, WORKER_LOST)
             return Outcome.FINISHED
+        if self._stopped is not None:
+            return self._stopped
+        if not await self._is_lease_young():
+            return Outcome.NOT_MINE
         claim = await store.claim(
             generation,
             seen_epoch=record.epoch,
@@ -120,18 +131,17 @@ class Attempt:
         writer = self._tools.flusher.open_writer(self._lease.generation, claim.token, claim.last_id)
         try:
             async with asyncio.timeout(claim.time_left.total_seconds()) as self._scope:
-                if self._is_stopped:
-                    self.stop()
+                if self._stopped is not None:
+                    self.stop(self._stopped)
                 if plan.needs_empty_log and await self._has_content():
                     await writer.close(EventType.FAILED, WORKER_LOST.data, None)
                 else:
                     await self._stream(record, plan, writer)
         except TimeoutError:
-            bound.info("attempt_stopped", by="another" if self._is_stopped else "deadline")
-            if not self._is_stopped:
-                closed = await self._tools.store.expire(self._lease.generation)
-                if not closed.state.is_closed:
-                    return Outcome.GIVE_BACK
+            bound.info("attempt_stopped", by="another" if self._stopped else "deadline")
+            if self._stopped is not None:
+                return self._stopped
+            return await self._expire()
         except (LogClosed, LogAbsent) as refusal:
             bound.info("attempt_refused", refusal=type(refusal).__name__)
         except Fenced:
@@ -146,6 +156,24 @@ class Attempt:
             self._scope = None
             writer.abandon()
         return Outcome.FINISHED
+
+    async def _is_lease_young(self) -> bool:
+        """Whether the lease can be relied on for the claim; an old one is renewed first.
+
+        A worker that was frozen between the two would otherwise take the log from its new owner.
+        """
+        if self._lease.age < self._tools.settings.lease / 2:
+            return True
+        return await self._tools.queue.renew(self._lease, self._tools.settings.lease)
+
+    async def _expire(self) -> Outcome:
+        """End the log at its deadline, by Redis' clock, which may run a little behind ours."""
+        for _ in range(EXPIRE_TRIES):
+            closed = await self._tools.store.expire(self._lease.generation)
+            if closed.state.is_closed:
+                return Outcome.FINISHED
+            await asyncio.sleep(EXPIRE_PAUSE_S)
+        return Outcome.GIVE_BACK
 
     async def _stream(self, record: Record, plan: Plan, writer: LogWriter) -> None:
         """Append what the model says, then how it ended. Raises: AppendRefused."""

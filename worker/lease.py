@@ -20,6 +20,9 @@ from worker.settings import WorkerSettings
 LOOP_HANGS_AFTER: Final = timedelta(seconds=10)
 """A loop that has not ticked for this long does no work: its leases are left to lapse."""
 
+LONGEST_RENEWAL: Final = timedelta(milliseconds=500)
+"""A renewal that takes longer is tried anew on another connection: a dead one may say nothing."""
+
 RECONNECT_EVERY: Final = timedelta(milliseconds=250)
 """How often an unreachable Redis is tried: owners must be back before their marks run out."""
 
@@ -59,18 +62,21 @@ class LeaseKeeper:
     async def run(self) -> None:
         """Run the thread until cancelled; tell it meanwhile that the loop is alive."""
         loop = asyncio.get_running_loop()
-        thread = threading.Thread(target=self._renew_forever, args=(loop,), name="lease")
-        thread.start()
+        thread = asyncio.create_task(asyncio.to_thread(self._renew_forever, loop))
         try:
-            while True:
+            while not thread.done():
                 self._ticked_at = time.monotonic()
-                await asyncio.sleep(1)
+                await asyncio.wait([thread], timeout=1)
+            # It ends by itself only by an error, without which nothing of this worker would be
+            # renewed any more: let it end the worker.
+            await thread
         finally:
             self._ended.set()
-            thread.join()
+            await asyncio.wait([thread])
 
     def _renew_forever(self, loop: asyncio.AbstractEventLoop) -> None:
-        with open_sync_client(self._redis, "lease") as client:
+        timeout = min(self._settings.lease / 4, LONGEST_RENEWAL)
+        with open_sync_client(self._redis, "lease", timeout=timeout) as client:
             renewal = Renewal(client, self._keys, self._settings.lease)
             pause = self._settings.renewal
             while not self._ended.wait(pause.total_seconds()):

@@ -11,7 +11,6 @@ arq runs the jobs; what it lacks is replaced at the names it offers for that:
 """
 
 import asyncio
-import contextlib
 from datetime import timedelta
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.worker import RetryJob, Worker, func
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from shared.connections import Client
 from shared.errors import GenerationUnknown, StoreUnavailable
@@ -39,8 +39,14 @@ MANY_TRIES: Final = 10**9
 STORE_RETRY_S: Final = 0.25
 """Pause between tries of something that must get through to Redis."""
 
+SHORTEST_POP_S: Final = 0.001
+"""BLPOP takes 0 for ever."""
+
 CRASH_DELAY: Final = timedelta(seconds=1)
 """Pause before a job that raised is tried again."""
+
+HAND_OVER_S: Final = 2.0
+"""How long a drained worker tries to give its jobs back. Redis is away then: their leases lapse."""
 
 EXPIRED: Final = Failure("job_expired", "The job was lost from the queue.", True)
 UNDECODABLE: Final = Failure("job_undecodable", "The job in the queue cannot be read.", False)
@@ -87,8 +93,9 @@ class GenerationWorker(Worker):
         while self.allow_pick_jobs:
             try:
                 await self._poll_iteration()
-            except StoreUnavailable as error:
-                log.warning("poll_failed", reason=error.reason)
+            except (StoreUnavailable, RedisError) as error:
+                # The top of the queue: whatever Redis says, the running generations go on.
+                log.warning("poll_failed", error=repr(error))
                 await asyncio.sleep(STORE_RETRY_S)
 
     async def _poll_iteration(self) -> None:
@@ -114,13 +121,17 @@ class GenerationWorker(Worker):
         control = self._keys.control(self._settings.name)
         lists = (control, self._keys.wake) if listen_for_work else (control,)
         news = None
-        with contextlib.suppress(TimeoutError):
+        seconds = max(pause.total_seconds(), SHORTEST_POP_S)
+        try:
             async with asyncio.timeout(None) as self._wait:
-                news = await self._blocking.call("BLPOP", *lists, f"{pause.total_seconds():.3f}")
-        self._wait = None
+                news = await self._blocking.call("BLPOP", *lists, f"{seconds:.3f}")
+        except TimeoutError:
+            pass
+        finally:
+            self._wait = None
         self._is_woken = news is not None and news[0].decode() == self._keys.wake
         if news is not None and not self._is_woken:
-            self._hear(news[1].decode())
+            self._hear(news[1].decode(errors="replace"))
 
     def _hear(self, message: str) -> None:
         """Act on `cancel <generation>`; any other message only ends the wait."""
@@ -133,20 +144,20 @@ class GenerationWorker(Worker):
         log.debug("job_leased", generation=job_id, by="wake" if self._is_woken else "poll")
         self._leases[job_id] = lease
         self.keeper.hold(lease)
+        if job_id in self.tasks:
+            # Our own, which lapsed while we were frozen and nobody took: it goes on under this one.
+            return
         self.job_counter += 1
         task = self.loop.create_task(self.run_job(job_id, 0), name=f"job {job_id}")
         self.tasks[job_id] = task
-        task.add_done_callback(lambda done: self._end(lease, done))
+        task.add_done_callback(lambda done: self._end(job_id, done))
 
-    def _end(self, lease: Lease, task: "asyncio.Task[None]") -> None:
+    def _end(self, job_id: str, task: "asyncio.Task[None]") -> None:
         """The job's task is over, in whatever way: free its slot, and look for more work."""
-        job_id = lease.generation
         was_full = self.job_counter == self.max_jobs
         self.job_counter -= 1
-        if self.tasks.get(job_id) is task:
-            del self.tasks[job_id]
-            del self._leases[job_id]
-        self.keeper.drop(lease)
+        del self.tasks[job_id]
+        self.keeper.drop(self._leases.pop(job_id))
         if not task.cancelled() and (error := task.exception()):
             # Not given back: the lease lapses, and whoever takes the job next begins afresh.
             log.error("job_crashed", generation=job_id, error=repr(error))
@@ -175,19 +186,21 @@ class GenerationWorker(Worker):
         """Another worker has the job now: stop without touching it."""
         if attempt := self._attempts.get(lease.generation):
             log.warning("lease_lost", generation=lease.generation)
-            attempt.stop()
+            attempt.stop(Outcome.NOT_MINE)
 
-    async def _generate(self, ctx: dict[str, Any], generation: str) -> None:
+    async def _generate(self, ctx: dict[str, Any], *arguments: Any, **named: Any) -> None:
         """arq's job: one attempt, whose outcome `finish_job` carries out."""
-        lease = self._leases[generation]
-        attempt = self._attempts[generation] = Attempt(self._tools, lease)
+        generation: str = ctx["job_id"]
+        if arguments != (generation,) or named:
+            await self._fail_unusable(generation, UNDECODABLE)
+            return
+        attempt = self._attempts[generation] = Attempt(self._tools, self._leases[generation])
         try:
             outcome = await attempt.run()
         finally:
             del self._attempts[generation]
         if outcome is Outcome.NO_RECORD and ctx["job_try"] > 1:
-            log.warning("job_dropped", generation=generation, reason="no record")
-            outcome = Outcome.FINISHED
+            outcome = Outcome.NO_RECORD_AGAIN
         self._outcomes[generation] = outcome
         if outcome is Outcome.GIVE_BACK:
             raise RetryJob
@@ -198,36 +211,59 @@ class GenerationWorker(Worker):
         arq says `finish` of one that raised: that one waits a little, so that it cannot spin.
         """
         outcome = self._outcomes.pop(job_id, Outcome.GIVE_BACK)
-        lease = self._leases[job_id]
         delay = CRASH_DELAY if finish and outcome is Outcome.GIVE_BACK else timedelta(0)
+        lease = self._leases[job_id]
         while True:
             try:
                 match outcome:
                     case Outcome.FINISHED:
                         await self._queue.finish(lease)
                     case Outcome.GIVE_BACK:
+                        if not finish:
+                            await self._tools.store.hand_over(lease.generation, lease.token)
                         await self._queue.give_back(lease, delay)
                     case Outcome.NO_RECORD:
                         await self._queue.give_back(lease, OFFER_DELAY)
+                    case Outcome.NO_RECORD_AGAIN:
+                        await self._drop(lease)
                     case Outcome.NOT_MINE:
                         pass
             except StoreUnavailable as error:
                 log.warning("finish_failed", generation=job_id, reason=error.reason)
                 await asyncio.sleep(STORE_RETRY_S)
             else:
-                return
+                newest = self._leases.get(job_id, lease)
+                if newest == lease:
+                    return
+                # Leased again meanwhile, by ourselves: nobody else can let go of it.
+                lease = newest
+                outcome = Outcome.GIVE_BACK if outcome is Outcome.NOT_MINE else outcome
+
+    async def _drop(self, lease: Lease) -> None:
+        """Remove a job that has no record; one whose record came just then is made due again."""
+        log.warning("job_dropped", generation=lease.generation, reason="no record")
+        await self._queue.finish(lease)
+        try:
+            record = await self._tools.store.record(lease.generation)
+        except GenerationUnknown:
+            return
+        if not record.state.is_closed:
+            await self._queue.release(lease.generation, lifetime=OWNER_LIFE)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """End the log of a job that arq could not even start: none of its hooks runs then."""
         is_there = await self.pool.exists(job_key_prefix + job_id)
-        failure = UNDECODABLE if is_there else EXPIRED
+        await self._fail_unusable(job_id, UNDECODABLE if is_there else EXPIRED)
+        await self.finish_job(job_id, True)
+
+    async def _fail_unusable(self, job_id: str, failure: Failure) -> None:
+        """End the log of a job that cannot run; the job itself goes with its outcome."""
         log.error("job_unusable", generation=job_id, code=failure.code)
         try:
             await self._tools.store.fail(GenerationId(job_id), failure)
         except GenerationUnknown:
             log.warning("job_dropped", generation=job_id, reason="no record")
         self._outcomes[job_id] = Outcome.FINISHED
-        await self.finish_job(job_id, True)
 
     async def drain(self) -> None:
         """Take nothing new, let running jobs finish within the drain time, hand over the rest."""
@@ -241,6 +277,7 @@ class GenerationWorker(Worker):
         left = list(self.tasks.values())
         for task in left:
             task.cancel()
+        handed_over: set[asyncio.Task[Any]] = set()
         if left:
-            await asyncio.wait(left)
-        log.info("worker_drained", worker=self._settings.name, handed_over=len(left))
+            handed_over, _ = await asyncio.wait(left, timeout=HAND_OVER_S)
+        log.info("worker_drained", worker=self._settings.name, handed_over=len(handed_over))

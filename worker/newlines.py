@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from shared.events import JOINABLE, Event
+from shared.events import JOINABLE, Event, EventType
 
 _CR: Final = "\r"
 
@@ -10,20 +10,22 @@ _CR: Final = "\r"
 class LineFeeds:
     """Make CR and CRLF LF, across the borders between tokens too: a CRLF may come in halves.
 
-    Done where the log is written, so that every frame is a pure function of its own entry.
+    Each kind of text is one of its own. Done where the log is written, so that every frame is a
+    pure function of its own entry.
     """
 
     def __init__(self) -> None:
-        self._after_cr = False
+        self._after_cr: set[EventType] = set()
 
     def convert(self, event: Event) -> Event | None:
         """Return `event` with LF only; None if nothing of its text is left."""
         if event.type not in JOINABLE:
             return event
-        text: str = event.data["text"]
-        if self._after_cr and text.startswith("\n"):
-            text = text[1:]
-        if event.data["text"]:
-            self._after_cr = event.data["text"].endswith(_CR)
+        said: str = event.data["text"]
+        text = said.removeprefix("\n") if event.type in self._after_cr else said
+        if said.endswith(_CR):
+            self._after_cr.add(event.type)
+        elif said:
+            self._after_cr.discard(event.type)
         text = text.replace("\r\n", "\n").replace(_CR, "\n")
         return Event(event.type, {"text": text}) if text else None

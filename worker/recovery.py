@@ -34,9 +34,12 @@ class Plan:
         return {"attempt": self.attempt, "model": self.model, "resume": self.resume}
 
 
-def plan_attempt(record: Record, *, default_model: str, max_attempts: int) -> Plan | None:
-    """Return how to begin the next attempt at `record`; None when there were enough."""
-    if record.attempts >= max_attempts:
+def plan_attempt(record: Record, *, default_model: str, max_deaths: int) -> Plan | None:
+    """Return how to begin the next attempt at `record`; None when its workers died too often.
+
+    An attempt that was neither finished nor handed over died with its worker.
+    """
+    if record.attempts - record.handovers > max_deaths:
         return None
     again = record.attempts > 0
     can_forget = record.surface is Surface.NATIVE

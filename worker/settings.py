@@ -59,6 +59,7 @@ class WorkerSettings(BaseSettings):
     max_generations: int = Field(
         default=200,
         ge=1,
+        le=1000,
         description="Generations at once in this process. Too small: they queue while the worker "
         "waits for providers. Too large: memory.",
     )
@@ -90,10 +91,12 @@ class WorkerSettings(BaseSettings):
         default=timedelta(seconds=30),
         description="Longest silence in the middle of an answer.",
     )
-    max_attempts: int = Field(
-        default=3,
-        ge=1,
-        description="Claims of one generation before it fails with `worker_lost`.",
+    max_deaths: int = Field(
+        default=10,
+        ge=0,
+        description="Deaths of its worker that a generation survives; one more, and it fails with "
+        "`worker_lost`. Too small: a bad host fails its neighbours. Too large: a generation that "
+        "kills its worker is tried for long.",
     )
     max_output: ByteSize = Field(
         default=_bytes("4MiB"),

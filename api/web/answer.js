@@ -37,13 +37,15 @@ export const isClosed = (answer) => CLOSING_EVENTS.includes(answer.status);
 /** @param {Answer} answer @param {string} type @param {any} data @returns {Answer} */
 export function fold(answer, type, data) {
   const next = { ...answer, retrying: null };
+  // A late reader's history begins at the last `reset`, behind the `started` of its attempt.
+  const running = { ...next, status: "running" };
   switch (type) {
     case "started":
-      return { ...next, status: "running", attempt: data.attempt, model: data.model ?? null };
-    case "token": return { ...next, text: answer.text + data.text };
-    case "reasoning": return { ...next, reasoning: answer.reasoning + data.text };
-    case "refusal": return { ...next, refusal: answer.refusal + data.text };
-    case "tool_call": return { ...next, toolCalls: withToolCall(answer.toolCalls, data) };
+      return { ...running, attempt: data.attempt, model: data.model ?? null };
+    case "token": return { ...running, text: answer.text + data.text };
+    case "reasoning": return { ...running, reasoning: answer.reasoning + data.text };
+    case "refusal": return { ...running, refusal: answer.refusal + data.text };
+    case "tool_call": return { ...running, toolCalls: withToolCall(answer.toolCalls, data) };
     case "reset":
       return { ...next, text: "", reasoning: "", refusal: "", toolCalls: [],
         revision: answer.revision + 1 };

@@ -6,7 +6,8 @@
 -- Reply {claimed | absent | closed | moved, epoch, seq of the last entry written, ms until the deadline}
 local record = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'token', 'erased_at', 'started_at', 'timeout_ms', 'deadline')
 local state, held, token = record[1], record[2], record[3]
-if not state then return {'absent', '0', 0, 0} end
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if not state or not last then return {'absent', '0', 0, 0} end
 if record[4] or (state ~= 'queued' and state ~= 'running') then return {'closed', held, 0, 0} end
 local last_seq = ARGV[6] == 'reset' and 1 or 0
 local time = redis.call('TIME')
@@ -17,7 +18,6 @@ if token == ARGV[2] then return {'claimed', held, last_seq, deadline - now} end
 if held ~= ARGV[1] then return {'moved', held, 0, 0} end
 
 local epoch = string.format('%.0f', math.max(held + 1, now) + ARGV[3])
-local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1][1]
 redis.call('HSET', KEYS[1], 'state', 'running', 'epoch', epoch, 'token', ARGV[2], 'model', ARGV[5])
 redis.call('HINCRBY', KEYS[1], 'attempts', 1)
 if not record[5] then
@@ -25,7 +25,7 @@ if not record[5] then
   redis.call('HSET', KEYS[1], 'started_at', string.format('%.0f', now),
     'deadline', string.format('%.0f', deadline))
 end
-redis.call('XADD', KEYS[2], epoch .. '-0', 't', 'started', 'd', ARGV[4] .. '"prev":"' .. last .. '"}')
+redis.call('XADD', KEYS[2], epoch .. '-0', 't', 'started', 'd', ARGV[4] .. '"prev":"' .. last[1] .. '"}')
 if ARGV[6] == 'reset' then
   redis.call('XADD', KEYS[2], epoch .. '-1', 't', 'reset', 'd', '{}')
   redis.call('HSET', KEYS[1], 'reset_at', epoch .. '-1')

@@ -9,10 +9,10 @@ local state, token = record[1], record[3] or ''
 if not state or record[4] then return {'absent', ''} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if state == 'queued' or state == 'running' then
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if last and (state == 'queued' or state == 'running') then
   local epoch = string.format('%.0f', math.max(record[2] + 1, now) + ARGV[1])
-  local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1][1]
-  redis.call('XADD', KEYS[2], epoch .. '-0', 't', 'cancelled', 'd', ARGV[2] .. '"prev":"' .. last .. '"}')
+  redis.call('XADD', KEYS[2], epoch .. '-0', 't', 'cancelled', 'd', ARGV[2] .. '"prev":"' .. last[1] .. '"}')
   redis.call('HSET', KEYS[1], 'state', 'cancelled', 'epoch', epoch)
 end
 redis.call('HSET', KEYS[1], 'erased_at', string.format('%.0f', now))

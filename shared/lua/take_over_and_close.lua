@@ -8,15 +8,15 @@
 -- Reply {closed | open | absent, owner token, final or present state}; `closed` also if it was before.
 local record = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'token', 'erased_at', 'deadline', 'retention_ms')
 local state, token = record[1], record[3] or ''
-if not state or record[4] then return {'absent', '', ''} end
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if not state or not last or record[4] then return {'absent', '', ''} end
 if state ~= 'queued' and state ~= 'running' then return {'closed', token, state} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[2] == 'deadline' and now < tonumber(record[5]) then return {'open', token, state} end
 local epoch = string.format('%.0f', math.max(record[2] + 1, now) + ARGV[1])
 local head = state == 'queued' and ARGV[4] or ARGV[5]
-local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1][1]
-redis.call('XADD', KEYS[2], epoch .. '-0', 't', ARGV[3], 'd', head .. '"prev":"' .. last .. '"}')
+redis.call('XADD', KEYS[2], epoch .. '-0', 't', ARGV[3], 'd', head .. '"prev":"' .. last[1] .. '"}')
 redis.call('HSET', KEYS[1], 'state', ARGV[3], 'epoch', epoch,
   'finished_at', string.format('%.0f', now))
 redis.call('PEXPIRE', KEYS[1], record[6])

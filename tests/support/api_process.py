@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
 from api.app import create_app
 from api.dependencies import Held
+from api.server import Server
 from api.settings import ApiSettings
 from shared.settings import RedisSettings
 from tests.support.api_client import ApiClient
@@ -26,11 +26,11 @@ from tests.support.wait import wait_until
 _BACKLOG = 1024
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without signals, which are pytest's, and without its pauses of 0.1 s."""
+class _Server(Server):
+    """Ours without signals, which are pytest's, and without uvicorn's pause of 0.1 s."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
+        super().__init__(app, settings)
         self._told = asyncio.Event()
 
     @contextmanager
@@ -49,7 +49,7 @@ class _Server(uvicorn.Server):
 class ApiProcess(ApiClient):
     """A running API and what it holds."""
 
-    def __init__(self, api_url: str, app: FastAPI, server: uvicorn.Server) -> None:
+    def __init__(self, api_url: str, app: FastAPI, server: Server) -> None:
         super().__init__(api_url)
         self.app = app
         self._server = server
@@ -73,22 +73,22 @@ class ApiProcess(ApiClient):
 @asynccontextmanager
 async def open_api(redis_url: str, **settings: Any) -> AsyncIterator[ApiProcess]:
     """Serve until the block ends; followers that are still there are told of the drain."""
-    app = create_app(ApiSettings(**settings), RedisSettings(url=SecretStr(redis_url)))
-    config = uvicorn.Config(
-        app, lifespan="on", access_log=False, log_config=None, timeout_graceful_shutdown=1
-    )
-    server = _Server(config)
+    told = ApiSettings(**settings)
+    app = create_app(told, RedisSettings(url=SecretStr(redis_url)))
+    server = _Server(app, told)
     listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.serve([listener]))
-        await wait_until(lambda: server.started, "uvicorn to serve")
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        await wait_until(lambda: server.started or serving.done(), "uvicorn to serve")
         api = ApiProcess(f"http://127.0.0.1:{listener.getsockname()[1]}", app, server)
         try:
             yield api
         finally:
             api.held.hub.drain()
-            server.end()
-    _cancel_shutdown_watcher()
+    finally:
+        server.end()
+        await serving
+        _cancel_shutdown_watcher()
 
 
 def _cancel_shutdown_watcher() -> None:

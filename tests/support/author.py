@@ -99,6 +99,17 @@ class Author:
         reply = await self._send(command)
         assert reply.last_id >= entries[-1].id, f"refused: {reply}"
 
+    async def holds(self) -> bool:
+        """Whether the record names this epoch: Redis did not lose the claim."""
+        return (await self._store.record(self.generation)).epoch == self.epoch
+
+    async def repair(self) -> None:
+        """Append what Redis lost of this epoch: the same entries, under the same ids."""
+        view = await self._log.view(self.generation)
+        lost = [entry for entry in self.entries if entry.id > view.last_id]
+        if lost:
+            await self.append(lost)
+
     async def close(
         self, closing: EventType = EventType.DONE, data: dict[str, Any] | None = None
     ) -> None:

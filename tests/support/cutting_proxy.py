@@ -108,6 +108,8 @@ class CuttingProxy:
         self._chunk_bytes = chunk_bytes
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._cutting = asyncio.Event()
+        self._cutting.set()
 
     @property
     def url(self) -> str:
@@ -120,6 +122,17 @@ class CuttingProxy:
     def release(self) -> None:
         """Forward again, beginning with what was held back."""
         self._flowing.set()
+
+    def delay_cuts(self) -> None:
+        """A connection that comes to its cut stands still there, open, until `cut_now`.
+
+        A browser may throw away what it had not read when a reset came right behind it.
+        """
+        self._cutting.clear()
+
+    def cut_now(self) -> None:
+        """Reset what was delayed; cuts to come are no longer delayed."""
+        self._cutting.set()
 
     async def cut_all(self) -> None:
         """Reset every open connection, on both sides, now."""
@@ -172,6 +185,7 @@ class CuttingProxy:
             if connection.is_due:
                 # A reset discards what the kernel has not sent yet, so it must wait for that.
                 await wait_until(lambda: _unsent_bytes(client) == 0, "the last bytes to leave")
+                await self._cutting.wait()
                 raise _Cut
         await self._flowing.wait()
         _end_writing(client)

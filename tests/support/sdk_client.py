@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
 import openai
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 
-from worker.standin import Ledger, Outcome, Standin, answer
+from worker.standin import Entry, Ledger, Outcome, Standin, answer
 
 MODEL = "standin"
 KEY = "sk-nobody-may-keep-this"
+ENDLESS = "Why? [standin tokens=40 pace=0.001]"
+LONG = "Why? [standin tokens=100000 pace=200 kind=plain]"
 PATIENCE_SECONDS = 10.0
 NOTICED_SECONDS = 0.5
 
@@ -29,9 +32,9 @@ def said(prompt: str, **options: Any) -> str:
 async def follow(
     client: AsyncOpenAI, prompt: str, **parameters: Any
 ) -> AsyncGenerator[ChatCompletionChunk, None]:
-    chunks = await client.chat.completions.create(
-        model=MODEL, messages=asking(prompt), stream=True, **parameters
-    )
+    """The chunks of an answer; `messages` among the parameters are asked instead of the prompt."""
+    parameters = {"messages": asking(prompt), **parameters}
+    chunks = await client.chat.completions.create(model=MODEL, stream=True, **parameters)
     async with chunks:
         async for chunk in chunks:
             yield chunk
@@ -81,3 +84,70 @@ async def posting(standin: Standin, prompt: str) -> AsyncIterator[aiohttp.Client
         session.post(f"{standin.base_url}/chat/completions", json=body) as response,
     ):
         yield response
+
+
+async def create(
+    client: AsyncOpenAI, prompt: str, **parameters: Any
+) -> AsyncGenerator[ResponseStreamEvent, None]:
+    """The events of a new response."""
+    stream = await client.responses.create(model=MODEL, input=prompt, stream=True, **parameters)
+    async with stream:
+        async for event in stream:
+            yield event
+
+
+async def retrieve(
+    client: AsyncOpenAI, response_id: str, after: int | None = None
+) -> AsyncGenerator[ResponseStreamEvent, None]:
+    """The events of a response behind a sequence number, or all."""
+    cursor: Any = {} if after is None else {"starting_after": after}
+    stream = await client.responses.retrieve(response_id, stream=True, **cursor)
+    async with stream:
+        async for event in stream:
+            yield event
+
+
+async def gather(
+    events: AsyncGenerator[ResponseStreamEvent, None],
+) -> tuple[list[ResponseStreamEvent], Exception | None]:
+    """Everything that came, and the error that ended it."""
+    gathered: list[ResponseStreamEvent] = []
+    try:
+        async for event in events:
+            gathered.append(event)  # noqa: PERF401 - what came before an error counts
+    except (openai.OpenAIError, ValueError) as error:
+        return gathered, error
+    return gathered, None
+
+
+def deltas(events: list[ResponseStreamEvent]) -> list[str]:
+    """The pieces of text in a response's events."""
+    return [event.delta for event in events if event.type == "response.output_text.delta"]
+
+
+def response_of(event: ResponseStreamEvent) -> Response:
+    """The response that an event of its life tells."""
+    assert hasattr(event, "response"), f"{event.type} tells no response"
+    response = event.response
+    assert isinstance(response, Response)
+    return response
+
+
+async def only_run(standin: Standin) -> Entry:
+    """The one request, once it has ended and nobody is connected."""
+    await wait_ledger(standin, lambda ledger: not ledger.open and not ledger.running)
+    (entry,) = standin.ledger.entries
+    return entry
+
+
+async def leave_after(
+    client: AsyncOpenAI, prompt: str, tokens: int
+) -> tuple[str, list[ResponseStreamEvent]]:
+    """Begin in the background, and hang up with that many tokens: the id, and what came."""
+    events: list[ResponseStreamEvent] = []
+    async with aclosing(create(client, prompt, background=True)) as stream:
+        async for event in stream:
+            events.append(event)
+            if len(deltas(events)) == tokens:
+                break
+    return response_of(events[0]).id, events

@@ -96,10 +96,14 @@ class Stack(ApiClient):
             )
             return found
 
-    async def keys(self) -> list[str]:
+    async def keys(self, pattern: str = "*") -> list[str]:
         """Every key there is."""
         async with self.redis.client() as client:
-            return sorted(key.decode() for key in await client.keys())
+            return sorted(key.decode() for key in await client.keys(pattern))
+
+    async def generation_keys(self) -> list[str]:
+        """Records and logs."""
+        return await self.keys("gen:*")
 
 
 class OwnStack(Stack):

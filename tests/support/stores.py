@@ -12,7 +12,7 @@ from typing import Any
 import fakeredis
 import redis.asyncio
 
-from shared.connections import Client
+from shared.connections import Client, Command
 from shared.event_log import AppendReply, EventLog
 from shared.events import Entry, EventType, encode_data
 from shared.generation import Surface
@@ -159,17 +159,11 @@ class Stores:
     async def roll_back(self, generation: GenerationId, snapshot: Snapshot) -> None:
         """Have Redis forget everything since `snapshot`, without a moment in between."""
         record, log = self.keys.record(generation), self.keys.log(generation)
-        fields = [part for pair in snapshot.fields.items() for part in pair]
-        await self.client.call_all(
-            [
-                ("DEL", record, log),
-                ("HSET", record, *fields),
-                *(
-                    ("XADD", log, raw_id, *(part for pair in row.items() for part in pair))
-                    for raw_id, row in snapshot.entries
-                ),
-                ("PEXPIRE", record, snapshot.lifetime_ms),
-                ("PEXPIRE", log, snapshot.lifetime_ms),
-            ],
-            atomic=True,
-        )
+        commands: list[Command] = [("DEL", record, log), ("HSET", record, *_flat(snapshot.fields))]
+        commands += [("XADD", log, raw_id, *_flat(row)) for raw_id, row in snapshot.entries]
+        commands += [("PEXPIRE", key, snapshot.lifetime_ms) for key in (record, log)]
+        await self.client.call_all(commands, atomic=True)
+
+
+def _flat(fields: Mapping[bytes, bytes]) -> list[bytes]:
+    return [part for pair in fields.items() for part in pair]

@@ -162,6 +162,18 @@ class Workshop:
         await wait_until(is_closed, f"{generation} to be closed", timeout_s)
         return fold_log(await self.log(generation))
 
+    async def ended(
+        self, generation: GenerationId, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Folded:
+        """`closed`, and its worker let go of the job: from here on the worker may die."""
+        folded = await self.closed(generation, timeout_s)
+
+        async def is_let_go() -> bool:
+            return not await self.connection.exists(JOB_PREFIX + generation)
+
+        await wait_until(is_let_go, f"the job of {generation} to go", timeout_s)
+        return folded
+
     async def wait_idle(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Wait until no job, no owner and no open call to the provider is left."""
 

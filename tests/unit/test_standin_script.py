@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.standin.directive import Directive, Fault, parse
+from worker.standin.entry import Outcome
 from worker.standin.error import RequestInvalid
-from worker.standin.ledger import Ledger, Outcome
+from worker.standin.ledger import Ledger
 from worker.standin.script import answer, compose
 
 MODEL = "standin"

@@ -42,6 +42,10 @@ _TEXT_DELTAS: Final = (
 and llama.cpp add `reasoning_content`, OpenRouter and Ollama `reasoning`."""
 
 
+USAGE_GRACE_S: Final = 2.0
+"""How long a server may take, after the finish reason, to send the usage and end its stream."""
+
+
 @dataclass(slots=True)
 class Finish:
     """How the model ended. `usage` is None where the server sent none."""
@@ -64,6 +68,7 @@ class AnswerStream:
         self._stall = settings.stall_timeout.total_seconds()
         self._require_reason = settings.require_finish_reason
         self._pending: list[Event] = []
+        self._half: dict[EventType, str] = {}
 
     def __aiter__(self) -> Self:
         return self
@@ -74,7 +79,11 @@ class AnswerStream:
             if chunk is None:
                 if self._require_reason and self.finish.reason is None:
                     raise _truncated("ended without finish_reason")
-                raise StopAsyncIteration
+                self._pending = [Event(kind, {"text": "\ufffd"}) for kind in self._half]
+                self._half.clear()
+                if not self._pending:
+                    raise StopAsyncIteration
+                break
             self._translate(chunk)
             self._has_begun = self._has_begun or bool(self._pending)
         return self._pending.pop(0)
@@ -82,7 +91,9 @@ class AnswerStream:
     async def _read_chunk(self) -> dict[str, Any] | None:
         loop = asyncio.get_running_loop()
         try:
-            when = loop.time() + self._stall if self._has_begun else self._first_by
+            when = self._first_by if not self._has_begun else loop.time() + self._stall
+            if self.finish.reason is not None:
+                when = loop.time() + USAGE_GRACE_S
             async with asyncio.timeout_at(when):
                 chunk = await anext(self._chunks, None)
         except TimeoutError:
@@ -112,12 +123,27 @@ class AnswerStream:
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise _garbled(repr(error)) from error
 
+    def _whole_characters(self, event_type: EventType, text: str) -> str:
+        """Return `text` in whole characters; half of a surrogate pair waits for its other half.
+
+        JSON can spell the halves apart, in two deltas; UTF-8 has no halves.
+        """
+        text = self._half.pop(event_type, "") + text
+        if "\ud800" <= text[-1] <= "\udbff":
+            self._half[event_type], text = text[-1], text[:-1]
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return text
+
     def _translate_delta(self, delta: dict[str, Any]) -> None:
         for field, event_type in _TEXT_DELTAS:
             if text := delta.get(field):
                 if not isinstance(text, str):
                     raise TypeError(f"{field} is not text")
-                self._pending.append(Event(event_type, {"text": text}))
+                if text := self._whole_characters(event_type, text):
+                    self._pending.append(Event(event_type, {"text": text}))
         for call in delta.get("tool_calls") or ():
             function = call.get("function") or {}
             data = {

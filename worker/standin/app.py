@@ -12,6 +12,8 @@ from aiohttp import web
 from worker.standin import chat
 from worker.standin.exchange import json_response
 from worker.standin.ledger import Ledger
+from worker.standin.responses import routes as responses
+from worker.standin.responses.runs import RUNS, Runs
 from worker.standin.serving import SERVING, Serving
 from worker.standin.settings import StandinSettings
 
@@ -41,9 +43,14 @@ def create_app(settings: StandinSettings) -> web.Application:
     """The application, for whatever runs aiohttp applications with `handler_cancellation`."""
     app = web.Application(client_max_size=_MAX_BODY_BYTES)
     app[SERVING] = Serving(settings)
+    app[RUNS] = Runs()
     app.add_routes(
         [
             web.post("/v1/chat/completions", chat.complete),
+            web.post("/v1/responses", responses.create),
+            web.get("/v1/responses/{id}", responses.retrieve),
+            web.post("/v1/responses/{id}/cancel", responses.cancel),
+            web.delete("/v1/responses/{id}", responses.delete),
             web.get("/v1/models", _list_models),
             web.get("/healthz", _show_health),
             web.get("/ledger", _show_ledger),
@@ -51,6 +58,7 @@ def create_app(settings: StandinSettings) -> web.Application:
         ]
     )
     app.on_shutdown.append(_stop)
+    app.on_cleanup.append(_stop_runs)
     return app
 
 
@@ -84,6 +92,10 @@ async def serve(settings: StandinSettings) -> AsyncIterator[Standin]:
 
 async def _stop(app: web.Application) -> None:
     app[SERVING].stop()
+
+
+async def _stop_runs(app: web.Application) -> None:
+    await app[RUNS].stop()
 
 
 async def _list_models(_: web.Request) -> web.Response:

@@ -7,8 +7,16 @@ The grammar is small and strict, so that a mistyped test fails at once instead o
     value     = 1*( any character but whitespace, "[" and "]" )
 
 At most one directive stands in a message. Counts are decimal digits. A *fault* is one of `status`,
-`*_after`, `start_ms` and `first_token_ms`; the `*_after` count every delta that carries output,
-reasoning included.
+`*_after`, `start_ms`, `first_token_ms` and `retrieve_status`; the `*_after` count every delta that
+carries output, reasoning included.
+
+A request that continues an answer is the same question once more: the count begins anew behind what
+it brought along, and a fault that would lie beyond its end does not happen.
+
+Of a response in the background, only some faults befall the run: `first_token_ms`, `error_after`
+and `forget_after`. Those of a connection (`start_ms`, `stall_after`, `cut_after`, `end_after`,
+`malformed_after`) befall each that follows it, the POST's and every retrieve's, counted by what
+that one had, while the run goes on; for them, `times` counts retrieves with stream as requests.
 """
 
 import re
@@ -104,8 +112,14 @@ class Directive(BaseModel):
     """No answer but this HTTP status."""
     retry_after: Annotated[str, BeforeValidator(_seconds_as_written)] | None = None
     """Seconds for the `Retry-After` header beside `status`, sent as written."""
+    retrieve_status: Annotated[Count | None, Field(ge=400, le=599)] = None
+    """In the background: no events to a retrieve with stream, but this HTTP status."""
+    forget_after: Count | None = None
+    """In the background: then the response is unknown (404) to all but those who follow it already.
+
+    It ends as soon as nobody does. Stands beside any other `*_after`."""
     code: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")] | None = None
-    """The error's `code`, beside `status` or `error_after`."""
+    """The error's `code`, beside `status`, `retrieve_status` or `error_after`."""
     times: Annotated[Count | None, Field(ge=1)] = None
     """The fault befalls only the first that many requests for the same content."""
 
@@ -133,13 +147,15 @@ class Directive(BaseModel):
         ends = [end for end in (self.status, *afters) if end is not None]
         if len(ends) > 1:
             raise ValueError("at most one of status and the *_after")
-        if self.retry_after is not None and self.status is None:
+        refused = self.status is not None or self.retrieve_status is not None
+        if self.retry_after is not None and not refused:
             raise ValueError("retry_after needs status")
-        if self.code is not None and self.status is None and self.error_after is None:
+        if self.code is not None and not refused and self.error_after is None:
             raise ValueError("code needs status or error_after")
         if self.first_token is not None and self.status is not None:
             raise ValueError("first_token_ms needs an answer, not a status")
-        if self.times is not None and not (ends or self.start or self.first_token):
+        faults = (self.start, self.first_token, self.retrieve_status, self.forget_after)
+        if self.times is not None and not ends and all(fault is None for fault in faults):
             raise ValueError("times needs a fault")
         if self.tool is not None and self.refusal is not None:
             raise ValueError("either tool or refusal")
@@ -149,9 +165,15 @@ class Directive(BaseModel):
         """What is left of it for the attempt-th request for the same content, from 1."""
         if self.times is None or attempt <= self.times:
             return self
-        faults = ("start", "first_token", "status", "retry_after", "code", "times")
+        faults = ("start", "first_token", "status", "retrieve_status", "code", "times")
         afters = [name for name in type(self).model_fields if name.endswith("_after")]
         return self.model_copy(update=dict.fromkeys([*faults, *afters]))
+
+    def within(self, deltas: int) -> "Directive":
+        """What is left of it for an answer of that many deltas, the end of a longer one."""
+        if self.fault is None or self.fault.after <= deltas:
+            return self
+        return self.model_copy(update={f"{self.fault.name}_after": None})
 
 
 def parse(text: str) -> tuple[Directive, str]:

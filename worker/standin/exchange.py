@@ -10,12 +10,14 @@ from aiohttp import web
 from worker.standin.chunk import to_json
 from worker.standin.delivery import Delivery
 from worker.standin.directive import Directive
+from worker.standin.entry import Connection, Entry, Outcome
 from worker.standin.error import error_object
-from worker.standin.ledger import Entry, Outcome
+from worker.standin.pace import Pace
+from worker.standin.packets import Packets
 from worker.standin.request import ChatRequest
 from worker.standin.script import Script
 
-_FAULT_TEXT = "the prompt asked for this error"
+FAULT_TEXT = "the prompt asked for this error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +43,41 @@ class Exchange:
 
     def deliver(self, response: web.StreamResponse) -> Delivery:
         """Start the clock of an answer."""
-        return Delivery(
-            response,
-            self.entry,
-            tokens_per_second=self.tokens_per_second,
-            packet_bytes=self.directive.packet_bytes,
-        )
+        packets = Packets(response, self.directive.packet_bytes)
+        return Delivery(packets, Pace(self.tokens_per_second), self.entry)
 
     def cut(self) -> None:
-        """End the connection in the middle of the body.
-
-        Closed, not aborted: what was written still leaves, so that a client can have had every
-        token the ledger counts.
-        """
-        self.entry.end(Outcome.CUT)
-        if self.request.transport is not None:
-            self.request.transport.close()
+        """End the connection in the middle of the body."""
+        cut(self.request, self.entry)
 
     def error_json(self, status: int) -> bytes:
         """The error the directive asked for."""
-        return to_json(error_object(status, _FAULT_TEXT, code=self.directive.code))
+        return error_json(self.directive, status)
+
+
+def cut(request: web.Request, answered: Entry | Connection) -> None:
+    """End a connection in the middle of the body.
+
+    Closed, not aborted: what was written still leaves, so that a client can have had every
+    token the ledger counts.
+    """
+    answered.end(Outcome.CUT)
+    if request.transport is not None:
+        request.transport.close()
+
+
+def refuse(answered: Entry | Connection, directive: Directive, status: int) -> web.Response:
+    """No answer but the status the directive asked for."""
+    response = json_response(status, error_json(directive, status))
+    if directive.retry_after is not None:
+        response.headers["Retry-After"] = directive.retry_after
+    answered.end(Outcome.REFUSED)
+    return response
+
+
+def error_json(directive: Directive, status: int) -> bytes:
+    """The error the directive asked for."""
+    return to_json(error_object(status, FAULT_TEXT, code=directive.code))
 
 
 async def keep_silent(duration: timedelta | None) -> None:

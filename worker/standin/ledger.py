@@ -1,95 +1,36 @@
 """Every request the stand-in had, and what became of it.
 
-    {"open": 1, "paid_twice": ["<key>"],
+    {"open": 1, "running": 0, "paid_twice": ["<key>"],
      "requests": [{"number": 1, "key": "<digest of model and messages>", "attempt": 1,
+                   "surface": "chat", "upstream_id": "chatcmpl-9f86d081884c-1", "continues": null,
                    "model": "standin", "authorization": "sha256:9f86d081",
                    "received_at": 1700000000.1, "first_token_at": 1700000000.2, "ended_at": null,
-                   "tokens_sent": 7, "outcome": "open", "parameters": {"stream": true}}]}
+                   "tokens_generated": 7, "tokens_sent": 7, "outcome": "open",
+                   "creation": null, "retrieves": [], "parameters": {"stream": true}}]}
 
 Times are Unix seconds. A model's key is never kept, only whether one came (else null) and a hash
-too short to be turned round. Prompts and answers are not kept either.
+too short to be turned round. Prompts and answers are not kept either. `continues` is the length,
+in characters, of the assistant's beginning that the request brought along, and null without one.
+
+A response in the background (surface `responses`) is one request, whoever follows it: its outcome,
+times and tokens_generated are the run's, and tokens_sent counts what its POST had of it. `creation`
+is that POST's connection and `retrieves` lists the later ones, in the order they came:
+
+    {"received_at": 1700000000.1, "ended_at": null, "stream": true, "starting_after": 5,
+     "events_sent": 0, "outcome": "open"}
+
+`open` counts connections on which an answer is on its way, `running` the runs in the background.
 """
 
-import asyncio
 import hashlib
-import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
+
+from worker.standin.entry import Entry, Surface, UnderWay
 
 CAPACITY = 50_000
 _HASH_CHARACTERS = 8
-
-
-class Outcome(StrEnum):
-    """What became of a request. All but the first three are somebody's fault or wish."""
-
-    OPEN = "open"
-    COMPLETED = "completed"
-    CLIENT_CLOSED = "client_closed"
-    CUT = "cut"
-    ENDED_EARLY = "ended_early"
-    MALFORMED = "malformed"
-    ERRORED = "errored"
-    REFUSED = "refused"  # with the status its directive asked for
-    INVALID = "invalid"  # with 400: not understood
-    STOPPED = "stopped"  # the stand-in itself was told to end
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One request. `attempt` counts the requests with its key, from 1."""
-
-    number: int
-    key: str | None
-    attempt: int
-    model: str | None
-    authorization: str | None
-    received_at: float
-    parameters: dict[str, Any]
-    _ledger: "Ledger" = field(repr=False)
-    first_token_at: float | None = None
-    ended_at: float | None = None
-    tokens_sent: int = 0
-    outcome: Outcome = Outcome.OPEN
-    _verdict: Outcome | None = None
-
-    def token_sent(self, count: int = 1) -> None:
-        """Count tokens that were handed to the connection."""
-        if self.first_token_at is None:
-            self.first_token_at = time.time()
-        self.tokens_sent += count
-        if self._ledger.watched:
-            self._ledger.changed()
-
-    def judge(self, verdict: Outcome) -> None:
-        """Whatever ends this request from now on, this is what became of it."""
-        self._verdict = verdict
-
-    def end(self, outcome: Outcome) -> None:
-        """Close the entry; the first end stands."""
-        if self.ended_at is None:
-            self.ended_at = time.time()
-            self.outcome = self._verdict or outcome
-            self._ledger.ended(self)
-
-    def as_json(self) -> dict[str, Any]:
-        """The shape drawn on top of this file."""
-        return {
-            "number": self.number,
-            "key": self.key,
-            "attempt": self.attempt,
-            "model": self.model,
-            "authorization": self.authorization,
-            "received_at": self.received_at,
-            "first_token_at": self.first_token_at,
-            "ended_at": self.ended_at,
-            "tokens_sent": self.tokens_sent,
-            "outcome": self.outcome.value,
-            "parameters": self.parameters,
-        }
 
 
 class Ledger:
@@ -100,8 +41,7 @@ class Ledger:
         self._numbers = 0
         self._entries: deque[Entry] = deque()
         self._attempts: Counter[str] = Counter()
-        self._open: set[Entry] = set()
-        self._watchers: list[asyncio.Future[None]] = []
+        self._under_way = UnderWay()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -110,19 +50,19 @@ class Ledger:
 
     @property
     def open(self) -> int:
-        """How many requests are being answered now, forgotten ones included."""
-        return len(self._open)
+        """How many connections are being answered now, those of forgotten requests included."""
+        return len(self._under_way.open)
+
+    @property
+    def running(self) -> int:
+        """How many responses are being made in the background, forgotten requests included."""
+        return len(self._under_way.running)
 
     @property
     def paid_twice(self) -> tuple[str, ...]:
-        """Keys for which more than one request sent at least one token."""
-        paid = Counter(e.key for e in self._entries if e.key is not None and e.tokens_sent)
+        """Keys for which more than one request had at least one token."""
+        paid = Counter(e.key for e in self._entries if e.key is not None and e.tokens_generated)
         return tuple(key for key, requests in paid.items() if requests > 1)
-
-    @property
-    def watched(self) -> bool:
-        """Whether somebody waits for a change."""
-        return bool(self._watchers)
 
     def receive(
         self,
@@ -132,6 +72,8 @@ class Ledger:
         model: str | None = None,
         authorization: str | None = None,
         parameters: dict[str, Any] | None = None,
+        surface: Surface = "chat",
+        continues: int | None = None,
     ) -> Entry:
         """Open the entry of a request; authorization is the header, of which only a hash stays."""
         while len(self._entries) >= self._capacity:
@@ -147,42 +89,39 @@ class Ledger:
             authorization=_hash(authorization),
             received_at=received_at,
             parameters=parameters or {},
-            _ledger=self,
+            surface=surface,
+            continues=continues,
+            _under_way=self._under_way,
         )
         self._entries.append(entry)
-        self._open.add(entry)
-        self.changed()
+        self._under_way.open.add(entry)
+        self._under_way.bell.ring()
         return entry
 
-    def ended(self, entry: Entry) -> None:
-        """An entry tells that it was closed."""
-        self._open.discard(entry)
-        self.changed()
+    def connections(self, key: str) -> int:
+        """How often this content was asked for: by a request, or by a retrieve with stream."""
+        return sum(
+            1 + sum(retrieve.stream for retrieve in entry.retrieves)
+            for entry in self._entries
+            if entry.key == key
+        )
 
     def clear(self) -> None:
         """Forget all requests, and so how often each was asked; numbers go on."""
         self._entries.clear()
         self._attempts.clear()
-        self.changed()
-
-    def changed(self) -> None:
-        """Wake whoever waits for a change."""
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_result(None)
+        self._under_way.bell.ring()
 
     async def wait_until(self, predicate: Callable[["Ledger"], bool]) -> None:
         """Return once predicate holds; the caller brings the time-out."""
         while not predicate(self):
-            watcher = asyncio.get_running_loop().create_future()
-            self._watchers.append(watcher)
-            await watcher
+            await self._under_way.bell.wait()
 
     def as_json(self) -> dict[str, Any]:
         """The shape drawn on top of this file."""
         return {
             "open": self.open,
+            "running": self.running,
             "paid_twice": list(self.paid_twice),
             "requests": [entry.as_json() for entry in self._entries],
         }

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 from worker.standin.directive import Directive, parse
+from worker.standin.error import RequestInvalid
 from worker.standin.prose import prose, refusal, tokens_of
 from worker.standin.settings import StandinSettings
 
@@ -69,6 +70,8 @@ class Script:
 
     deltas: tuple[Delta, ...]
     finish_reason: str
+    dictated: bool
+    """Whether the directive chose the reason."""
     prompt_tokens: int
     reasoning_tokens: int
 
@@ -76,9 +79,33 @@ class Script:
         """Everything it says in one field, joined."""
         return "".join(d.text for d in self.deltas if d.field == field and d.call == call)
 
+    def behind(self, prefix: str) -> "Script | None":
+        """What follows once somebody has said the prefix; None if it would not begin like that.
+
+        The reasoning was done before, so only a prefix without text leaves it in.
+        """
+        if not prefix:
+            return self
+        if not self.text("content").startswith(prefix):
+            return None
+        rest, to_skip = [], len(prefix)
+        for delta in self.deltas:
+            if delta.field == "content" and len(delta.text) > to_skip:
+                rest.append(delta._replace(text=delta.text[to_skip:]))
+            to_skip -= min(to_skip, len(delta.text)) if delta.field == "content" else 0
+        return replace(self, deltas=tuple(rest), reasoning_tokens=0)
+
     def first(self, count: int) -> "Script":
         """The same, if it had ended after count deltas."""
         return replace(self, deltas=self.deltas[:count])
+
+    def limited(self, limit: int) -> "Script":
+        """The same, if no more tokens than the limit were wanted."""
+        if len(self.deltas) <= limit:
+            return self
+        reason = self.finish_reason if self.dictated else "length"
+        spent = min(self.reasoning_tokens, limit)
+        return replace(self.first(limit), finish_reason=reason, reasoning_tokens=spent)
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -107,12 +134,21 @@ def answer(
 ) -> tuple[str, ...]:
     """The content tokens of the answer.
 
+    An assistant message at the end is its beginning, and the tokens are what follows behind it.
     limit is the request's `max_completion_tokens`; attempt counts the requests for the same
     content and matters only to `vary=1`.
 
-    Raises: RequestInvalid if the directive is malformed.
+    Raises: RequestInvalid if the directive is malformed or the beginning is another's.
     """
-    script = compose(model, messages, default_tokens=default_tokens, limit=limit, attempt=attempt)
+    question, prefix = split_prefix(messages)
+    script = compose(
+        model,
+        question,
+        prefix=prefix,
+        default_tokens=default_tokens,
+        limit=limit,
+        attempt=attempt,
+    )
     return tuple(delta.text for delta in script.deltas if delta.field == "content")
 
 
@@ -120,6 +156,7 @@ def compose(
     model: str,
     messages: Sequence[Message],
     *,
+    prefix: str | None = None,
     tools: Sequence[str] = (),
     default_tokens: int = DEFAULT_TOKENS,
     limit: int | None = None,
@@ -130,8 +167,32 @@ def compose(
     The directive shapes the text but does not seed it: the same question, failing in another way
     or at another pace, is answered with the same words.
 
-    Raises: RequestInvalid if the directive is malformed.
+    A prefix is the answer's beginning as the client has it: what follows behind it is composed, to
+    the letter. With `vary=1` that may be what an earlier attempt began.
+
+    Raises: RequestInvalid if the directive is malformed, or the prefix none of this answer.
     """
+    for earlier in range(attempt, 0, -1):
+        whole = _compose_whole(model, messages, tools, default_tokens, earlier)
+        script = whole if prefix is None else whole.behind(prefix)
+        if script is not None:
+            break
+    else:
+        raise RequestInvalid(
+            "the assistant message at the end is not how this answer begins", "messages"
+        )
+    if prefix:
+        script = replace(script, prompt_tokens=script.prompt_tokens + 1 + len(prefix.split()))
+    return script if limit is None else script.limited(limit)
+
+
+def _compose_whole(
+    model: str,
+    messages: Sequence[Message],
+    tools: Sequence[str],
+    default_tokens: int,
+    attempt: int,
+) -> Script:
     position, text = last_user_text(messages)
     directive, prompt = parse(text)
     said = [prompt if at == position else message for at, message in enumerate(messages)]
@@ -150,15 +211,28 @@ def compose(
         deltas += (Delta("content", t) for t in _content(random, directive, prompt, count))
 
     finish = "tool_calls" if directive.tool is not None else "stop"
-    if limit is not None and len(deltas) > limit:
-        del deltas[limit:]
-        finish = "length"
     return Script(
         deltas=tuple(deltas),
         finish_reason=directive.finish or finish,
+        dictated=directive.finish is not None,
         prompt_tokens=sum(1 + len(_text(message).split()) for message in messages),
-        reasoning_tokens=min(directive.reasoning, len(deltas)),
+        reasoning_tokens=directive.reasoning,
     )
+
+
+def split_prefix(
+    messages: Sequence[Message],
+) -> tuple[tuple[Message, ...], str | None]:
+    """Part the question from the beginning of its answer: an assistant message at the end.
+
+    Raises: RequestInvalid for tool calls, behind which no text can follow.
+    """
+    if len(messages) < 2 or messages[-1].get("role") != "assistant":
+        return tuple(messages), None
+    *question, last = messages
+    if last.get("tool_calls"):
+        raise RequestInvalid("the last message must not be tool calls", "messages")
+    return tuple(question), _text(last, between="")
 
 
 def digest(value: Any) -> str:
@@ -175,12 +249,12 @@ def last_user_text(messages: Sequence[Message]) -> tuple[int, str]:
     return -1, ""
 
 
-def _text(message: Message) -> str:
+def _text(message: Message, between: str = " ") -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return " ".join(p["text"] for p in parts if isinstance(p, dict) and "text" in p)
+    return between.join(p["text"] for p in parts if isinstance(p, dict) and "text" in p)
 
 
 def _content(random: Random, directive: Directive, prompt: str, count: int) -> list[str]:

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from worker.standin.ledger import Entry, Ledger, Outcome
+from worker.standin.entry import Connection, Entry, Outcome
+from worker.standin.ledger import Ledger
 from worker.standin.settings import StandinSettings
 
 
@@ -20,7 +21,7 @@ class Serving:
         self._stopping = False
 
     @contextmanager
-    def answering(self, request: web.Request, entry: Entry) -> Iterator[None]:
+    def answering(self, request: web.Request, answered: Entry | Connection) -> Iterator[None]:
         """Whatever leaves an answer unended is the client's close, or our own stop.
 
         Source: with `handler_cancellation` aiohttp cancels a handler as its connection goes, even
@@ -36,7 +37,7 @@ class Serving:
         finally:
             if transport is not None:
                 self._transports.discard(transport)
-            entry.end(Outcome.STOPPED if self._stopping else Outcome.CLIENT_CLOSED)
+            answered.end(Outcome.STOPPED if self._stopping else Outcome.CLIENT_CLOSED)
 
     def stop(self) -> None:
         """Cut every answer on its way, so that none holds up the end of the process."""

@@ -8,8 +8,8 @@ from aiohttp import web
 from worker.standin.chunk import DONE, ChunkEncoder
 from worker.standin.delivery import Delivery
 from worker.standin.directive import FaultName
+from worker.standin.entry import Outcome
 from worker.standin.exchange import Exchange, keep_silent, wait_closed
-from worker.standin.ledger import Outcome
 
 
 async def send_streamed(exchange: Exchange) -> web.StreamResponse:

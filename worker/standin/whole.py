@@ -5,8 +5,8 @@ from typing import Any
 from aiohttp import web
 
 from worker.standin.chunk import to_json, tool_call_id
+from worker.standin.entry import Outcome
 from worker.standin.exchange import Exchange, keep_silent, wait_closed
-from worker.standin.ledger import Outcome
 from worker.standin.script import Script
 
 

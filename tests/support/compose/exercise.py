@@ -9,7 +9,8 @@ stand-in alone: no key of the environment or of `.env` is used.
 Each round asks for some generations, follows each with several clients, and while all of them are
 under way does to one container what an operator or an accident would. Then it must hold that every
 client was told the same as the snapshot says and as the stand-in meant, in order and closed once,
-and that each generation was asked of the model as often as the round allows.
+that a reader had to wait no longer than the README says, and that no generation was asked of the
+model again but those whose worker was lost.
 """
 
 import argparse
@@ -17,59 +18,23 @@ import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 from urllib.error import HTTPError
 
+from tests.support.compose.judge import Seen, judge
+from tests.support.compose.reader import longest_silence
+from tests.support.compose.rounds import ROUNDS, Round
 from tests.support.compose.stack import PROJECT, WORKERS, Stack
-from tests.support.compose.verdict import Verdict, judge
+from tests.support.compose.verdict import Verdict
 from tests.support.event_source import Followed, follow_until_closed
 from tests.support.fold import CLOSING_TYPES, fold
 from tests.support.follower import Follower
 
 MARKER_KEY = "a-key-that-only-workers-may-see"
-
-# A worker's drain and the grace period of its container are 30 s and 35 s.
-STOPPED_S = 33.0
 # Characters into an answer: surely under way, and most of it still to come.
 TEXT_BEFORE_HURT = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Something that happens while clients follow."""
-
-    name: str
-    hurt: Callable[[Stack], Awaitable[None]]
-    asked_once: bool = True
-    """Whether no generation may be asked of the model again: nothing of its worker was lost."""
-    cuts: bool = False
-    """Whether some clients must have lost their connection, or the round hurt nobody."""
-
-
-async def kill(stack: Stack, service: str) -> None:
-    await stack.run("docker", "kill", "--signal", "KILL", await stack.first(service))
-
-
-async def stop_worker(stack: Stack) -> None:
-    """As `compose stop`, an update or a smaller scale does it."""
-    await stack.run("docker", "stop", "--time", "35", await stack.first("worker"))
-
-
-async def restart_redis(stack: Stack) -> None:
-    redis = await stack.first("redis")
-    await stack.run("docker", "kill", "--signal", "KILL", redis)
-    await stack.run("docker", "start", redis)
-
-
-ROUNDS = (
-    Round("an API replica is killed", lambda stack: kill(stack, "api"), cuts=True),
-    Round("a worker is told to stop", stop_worker),
-    Round("a worker is killed", lambda stack: kill(stack, "worker"), asked_once=False),
-    Round("Redis is killed and started again", restart_redis),
-)
 
 
 async def play(stack: Stack, this: Round, options: argparse.Namespace, verdict: Verdict) -> None:
@@ -77,6 +42,7 @@ async def play(stack: Stack, this: Round, options: argparse.Namespace, verdict: 
     print(f"\n{this.name}: {options.generations} generations, {options.followers} clients each")
     directive = f"[standin tokens={options.tokens} pace={options.pace:g}]"
     prompts = [f"{directive} {this.name}, {n}" for n in range(options.generations)]
+    began = time.monotonic()
     before = len((await stack.ledger())["requests"])
     made = [await stack.call("POST", "/v1/generations", {"prompt": p}) for p in prompts]
     paths = [str(generation["events_url"]) for generation in made]
@@ -92,31 +58,22 @@ async def play(stack: Stack, this: Round, options: argparse.Namespace, verdict: 
         clients = [
             [group.create_task(follow(path)) for _ in range(options.followers)] for path in paths
         ]
+        silences = [
+            group.create_task(longest_silence(stack.url, path, timeout_s=timeout_s))
+            for path in paths
+        ]
         await wait_under_way(stack, paths)
-        began = time.monotonic()
-        await this.hurt(stack)
-        hurt_s = time.monotonic() - began
+        anew = await this.hurt(stack, verdict, {str(generation["id"]) for generation in made})
 
-    followed = [[client.result() for client in of_one] for of_one in clients]
-    snapshots = [await stack.call("GET", f"/v1/generations/{g['id']}") for g in made]
-    entries = (await stack.ledger())["requests"][before:]
-    judge(
-        verdict,
-        prompts,
-        followed,
-        snapshots,
-        entries,
-        asked_once=this.asked_once,
-        cuts=this.cuts,
+    seen = Seen(
+        prompts=prompts,
+        followed=[[client.result() for client in of_one] for of_one in clients],
+        snapshots=[await stack.call("GET", f"/v1/generations/{g['id']}") for g in made],
+        requests=(await stack.ledger())["requests"][before:],
+        silences=[silence.result() for silence in silences],
+        began=began,
     )
-    if this.hurt is stop_worker:
-        states = [container["State"] for container in await stack.containers("worker")]
-        codes = [state["ExitCode"] for state in states if not state["Running"]]
-        verdict.check(
-            hurt_s < STOPPED_S and codes == [0],
-            "it drained and ended by itself",
-            f"{hurt_s:.1f} s, exit codes {codes}",
-        )
+    judge(verdict, this, seen, anew)
     await stack.up("--no-recreate")
     await stack.wait_healthy()
 
@@ -216,6 +173,7 @@ async def main() -> int:
     finally:
         if not options.keep:
             await stack.down()
+    print("\n" + verdict.table())
     print(f"\n{verdict.passed} passed, {verdict.failed} failed")
     return 1 if verdict.failed else 0
 

@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ BUILD_AND_START_S = 900.0
 HEALTHY_S = 90.0
 
 
+async def pause(seconds: float) -> None:
+    """Let some time pass."""
+    loop = asyncio.get_running_loop()
+    over_at = loop.time() + seconds
+    await wait_until(lambda: loop.time() >= over_at, "a pause to end", seconds + 10)
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """The Compose project, and its edge."""
@@ -32,7 +40,9 @@ class Stack:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def run(self, *command: str, timeout_s: float = 120.0, **more: str) -> str:
+    async def run(
+        self, *command: str, timeout_s: float = 120.0, stderr: int = PIPE, **more: str
+    ) -> str:
         """Run a command beside the compose file; its output. Raises: RuntimeError, TimeoutError."""
         # Set but empty: not even what `.env` holds.
         without_model = dict.fromkeys(("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"), "")
@@ -41,9 +51,9 @@ class Stack:
             *command,
             cwd=ROOT,
             env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=stderr,
         )
         try:
             async with asyncio.timeout(timeout_s):
@@ -52,7 +62,8 @@ class Stack:
             process.kill()
             raise
         if process.returncode:
-            raise RuntimeError(f"{shlex.join(command)}: {err.decode(errors='replace')[-2000:]}")
+            said = (err or out).decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{shlex.join(command)}: {said}")
         return out.decode(errors="replace")
 
     async def up(self, *options: str) -> None:
@@ -76,6 +87,24 @@ class Stack:
         """The id of a service's first running container."""
         running = [c for c in await self.containers(service) if c["State"]["Running"]]
         return str(running[0]["Id"])
+
+    async def busiest_worker(self, generations: Set[str]) -> tuple[str, frozenset[str]]:
+        """The worker that began most of `generations`, by its log: its id, and which they are."""
+        begun: dict[str, frozenset[str]] = {}
+        for container in await self.containers("worker"):
+            if container["State"]["Running"]:
+                logged = await self.run("docker", "logs", container["Id"], stderr=STDOUT)
+                lines = (json.loads(line) for line in logged.splitlines() if line.startswith("{"))
+                started = (line for line in lines if line["event"] == "attempt_started")
+                begun[container["Id"]] = frozenset(x["generation"] for x in started) & generations
+        busiest = max(begun, key=lambda worker: len(begun[worker]))
+        return busiest, begun[busiest]
+
+    async def health(self) -> dict[str, str]:
+        """What docker calls each container, by id."""
+        return {
+            c["Id"]: c["State"].get("Health", {}).get("Status") for c in await self.containers()
+        }
 
     async def wait_healthy(self) -> None:
         expected = {"nginx": 1, "api": API_REPLICAS, "worker": WORKERS, "standin": 1, "redis": 1}

@@ -1,0 +1,113 @@
+"""uvicorn, as followers need it: who stops reading is cut, and a drain is told to all others.
+
+Source: uvicorn closes a connection in the orderly way only, which waits until everything written
+has left; of a client that reads nothing that is never. Its lifespan ends after its connections,
+and after its own end it raises the signal that asked for it once more.
+"""
+
+import asyncio
+import socket
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.settings import ApiSettings
+
+DRAIN_GRACE: Final = timedelta(seconds=1)
+"""A draining process cuts clients that did not take its farewell within this."""
+
+
+class ImpatientProtocol(HttpToolsProtocol):
+    """One connection, aborted when its client takes nothing of what waits for it for too long."""
+
+    send_timeout: timedelta
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # Told of every byte that does not leave at once; no frame is made while one is left.
+        transport.set_write_buffer_limits(high=0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_timer()
+
+    def resume_writing(self) -> None:
+        self._stop_timer()
+        super().resume_writing()
+
+    def cut_if_stuck(self) -> None:
+        """Abort, where something waits for the client to read."""
+        if self.flow.write_paused:
+            self.transport.abort()
+
+    def _start_timer(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        delay = self.send_timeout.total_seconds()
+        self._timer = self.loop.call_later(delay, self._check_progress, unsent)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check_progress(self, unsent: int) -> None:
+        """A slow client may take its time, as long as it takes something."""
+        if self.transport.get_write_buffer_size() < unsent:
+            self._start_timer()
+        else:
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """One API process' uvicorn."""
+
+    def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
+        class Protocol(ImpatientProtocol):
+            send_timeout = settings.send_timeout
+
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http=Protocol,
+                lifespan="on",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=round(settings.drain.total_seconds()),
+            )
+        )
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Runs between two bytecodes of the loop's thread: only asks the loop for the drain."""
+        if (held := getattr(self._app.state, "held", None)) is not None:
+            held.hub.drain()
+        super().handle_exit(sig, frame)
+        # Not to be raised again: who was told to end, and did so in order, has not failed.
+        self._captured_signals.clear()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in order; a client that reads nothing holds nothing up."""
+        grace = DRAIN_GRACE.total_seconds()
+        cut = asyncio.get_running_loop().call_later(grace, self._cut_stuck)
+        await super().shutdown(sockets)
+        cut.cancel()
+
+    def _cut_stuck(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, ImpatientProtocol):
+                connection.cut_if_stuck()

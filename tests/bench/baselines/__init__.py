@@ -1,0 +1,1 @@
+"""What people build without Rejoin, as plainly as its documentation suggests. Nothing is tuned."""

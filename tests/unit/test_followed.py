@@ -1,0 +1,198 @@
+"""Which logs have to be read, and what becomes of what was read."""
+
+from typing import Any, Final
+
+from api.followed import BATCH, READ_COUNT, FollowedLog, FollowedLogs, Read
+from api.window import Window
+from shared.events import Entry, EventType, encode_data
+from shared.ids import EntryId, GenerationId
+from tests.support.stores import tokens
+
+GENERATION: Final = GenerationId("gen_" + "a" * 32)
+KEY: Final = b"gen:{a}:log"
+FLOOR: Final = EntryId(5, 3)
+
+
+def window(floor: EntryId = FLOOR) -> Window:
+    return Window(GENERATION, floor, 100_000)
+
+
+def rows(entries: list[Entry]) -> list[Any]:
+    """As Redis answers XREAD."""
+    fields = [[b"t", entry.type.value.encode(), b"d", entry.data] for entry in entries]
+    ids = [str(entry.id).encode() for entry in entries]
+    return [[KEY, [list(pair) for pair in zip(ids, fields, strict=True)]]]
+
+
+def taken(logs: FollowedLogs) -> list[bytes]:
+    return [read.key for read in logs.take_dirty()]
+
+
+def test_a_new_log_is_read_at_once_from_where_its_window_ends() -> None:
+    """The first read also arms the tracking of its key."""
+    logs = FollowedLogs()
+    followed = logs.add(KEY, window())
+    assert taken(logs) == [KEY]
+    assert logs.read_command(Read(KEY, followed)) == (
+        "XREAD",
+        "COUNT",
+        READ_COUNT,
+        "STREAMS",
+        KEY,
+        "5-3",
+    )
+
+
+def test_what_was_taken_is_clean_until_it_is_marked_again() -> None:
+    """Edge-triggered: one mark, one read."""
+    logs = FollowedLogs()
+    logs.add(KEY, window())
+    logs.take_dirty()
+    assert taken(logs) == []
+    logs.mark_dirty(KEY)
+    logs.mark_dirty(KEY)
+    assert taken(logs) == [KEY]
+
+
+def test_a_log_without_followers_is_never_read() -> None:
+    """Neither a mark that came late nor one from before brings it back."""
+    logs = FollowedLogs()
+    left = logs.add(KEY, window())
+    logs.remove(KEY)
+    logs.mark_dirty(KEY)
+    assert taken(logs) == []
+    assert (logs.keys(), len(logs), logs.find(KEY)) == ([], 0, None)
+    logs.deliver(Read(KEY, left), rows(tokens(FLOOR, "late")))
+    assert left.window.last_id == FLOOR
+
+
+def test_a_reply_for_a_follower_that_left_is_not_given_to_the_next() -> None:
+    """Left and followed anew while a read was under way: what it brings may lie beyond a gap."""
+    logs = FollowedLogs()
+    left = logs.add(KEY, window(EntryId(5, 4)))
+    logs.remove(KEY)
+    anew = logs.add(KEY, window())
+    logs.deliver(Read(KEY, left), rows(tokens(EntryId(5, 4), "beyond")))
+    assert anew.window.last_id == FLOOR
+    assert taken(logs) == [KEY]
+
+
+def test_many_dirty_logs_are_read_in_bounded_batches_and_none_is_forgotten() -> None:
+    """One pipeline never grows without limit."""
+    logs = FollowedLogs()
+    keys = [b"log %d" % number for number in range(2 * BATCH + 1)]
+    for key in keys:
+        logs.add(key, window())
+    batches = [taken(logs) for _ in range(4)]
+    assert [len(batch) for batch in batches] == [BATCH, BATCH, 1, 0]
+    assert sorted(key for batch in batches for key in batch) == sorted(keys)
+
+
+def test_all_logs_are_read_again_after_a_lost_connection() -> None:
+    """Nobody knows what changed meanwhile."""
+    logs = FollowedLogs()
+    for key in (b"a", b"b"):
+        logs.add(key, window())
+    logs.take_dirty()
+    logs.mark_all_dirty()
+    assert sorted(taken(logs)) == [b"a", b"b"]
+
+
+def test_a_full_read_leaves_the_log_dirty() -> None:
+    """There may be more behind it, and no push would tell."""
+    logs = FollowedLogs()
+    followed = logs.add(KEY, window())
+    logs.take_dirty()
+    logs.deliver(Read(KEY, followed), rows(tokens(FLOOR, *("x" for _ in range(READ_COUNT - 1)))))
+    assert taken(logs) == []
+    logs.deliver(
+        Read(KEY, followed),
+        rows(tokens(followed.window.last_id, *("x" for _ in range(READ_COUNT)))),
+    )
+    assert taken(logs) == [KEY]
+
+
+def test_an_empty_read_changes_nothing() -> None:
+    """A key that was pushed without a new entry wakes nobody."""
+    logs = FollowedLogs()
+    followed = logs.add(KEY, window())
+    changed = followed.changed
+    logs.deliver(Read(KEY, followed), None)
+    logs.deliver(Read(KEY, followed), {})
+    logs.deliver(Read(KEY, followed), [])
+    assert not changed.is_set()
+
+
+def test_a_reply_of_resp3_is_read_like_one_of_resp2() -> None:
+    """The tracked connection answers with a map, the poller with a list."""
+    logs = FollowedLogs()
+    followed = logs.add(KEY, window())
+    first, second = tokens(FLOOR, "a", "b")
+    logs.deliver(Read(KEY, followed), rows([first]))
+    logs.deliver(Read(KEY, followed), {KEY: rows([second])[0][1]})
+    assert followed.window.after(FLOOR) == [first, second]
+
+
+def test_entries_read_twice_are_added_once() -> None:
+    """Two reads that overlap leave no duplicate, and the second wakes nobody."""
+    followed = FollowedLog(window())
+    entries = tokens(FLOOR, "a", "b")
+    followed.take(entries)
+    changed = followed.changed
+    followed.take(entries)
+    assert followed.window.after(FLOOR) == entries
+    assert not changed.is_set()
+    more = tokens(entries[-1].id, "c")
+    followed.take([*entries, *more])
+    assert followed.window.after(FLOOR) == [*entries, *more]
+
+
+def test_a_change_wakes_whoever_took_the_event_before_it_looked() -> None:
+    """Taken before the look, awaited after: no entry falls between."""
+    followed = FollowedLog(window())
+    before = followed.changed
+    followed.take(tokens(FLOOR, "a"))
+    assert before.is_set()
+    assert not followed.changed.is_set()
+
+
+def test_entries_that_do_not_stand_on_the_window_are_not_joined_to_it() -> None:
+    """After a roll-back that went on differently, whoever is elsewhere must read the log itself."""
+    followed = FollowedLog(window())
+    followed.take(tokens(FLOOR, "a", "lost"))
+    started = Entry(EntryId(9, 0), EventType.STARTED, encode_data({"prev": "5-4"}))
+    followed.take([started])
+    assert followed.window.after(EntryId(5, 4)) == [started]
+    assert followed.window.after(FLOOR) is None
+    assert followed.window.last_id == started.id
+
+
+def test_an_epoch_that_stands_on_the_window_is_joined_to_it() -> None:
+    """An ordinary take-over sends nobody back to Redis."""
+    followed = FollowedLog(window())
+    entries = tokens(FLOOR, "a")
+    started = Entry(EntryId(9, 0), EventType.STARTED, encode_data({"prev": "5-4"}))
+    followed.take([*entries, started])
+    assert followed.window.after(FLOOR) == [*entries, started]
+
+
+def test_a_log_that_lost_its_end_takes_the_window_back() -> None:
+    """Followers are woken; what lies beyond the end is forgotten."""
+    followed = FollowedLog(window())
+    entries = tokens(FLOOR, "a", "b")
+    followed.take(entries)
+    changed = followed.changed
+    followed.rebase(entries[0].id)
+    assert changed.is_set()
+    assert followed.window.last_id == entries[0].id
+    followed.take(entries)
+    assert followed.window.after(entries[0].id) == entries[1:]
+
+
+def test_a_log_that_is_longer_than_the_window_is_no_reason_to_forget() -> None:
+    """Only a loss takes anything back."""
+    followed = FollowedLog(window())
+    entries = tokens(FLOOR, "a")
+    followed.take(entries)
+    followed.rebase(EntryId(5, 9))
+    assert followed.window.after(FLOOR) == entries

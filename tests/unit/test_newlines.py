@@ -1,0 +1,51 @@
+"""One kind of line end, however the model cuts its text."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from shared.events import JOINABLE, Event, EventType
+from worker.newlines import LineFeeds
+
+pieces = st.lists(st.text(alphabet="\r\n ax", max_size=4), max_size=8)
+
+
+def converted(said: list[Event]) -> dict[EventType, str]:
+    """Every kind of text after the conversion."""
+    line_feeds, texts = LineFeeds(), dict.fromkeys(JOINABLE, "")
+    for event in said:
+        left = line_feeds.convert(event)
+        if left is not None:
+            assert left.type is event.type
+            assert left.data["text"] != ""
+            texts[event.type] += left.data["text"]
+    return texts
+
+
+@given(pieces)
+@example(["a\r", "\nb"])
+@example(["a\r", "", "\nb"])
+@example(["\r", "\r", "\n", "\n"])
+@example(["a\r", "\n"])
+def test_any_cutting_of_a_text_is_converted_like_the_whole(texts: list[str]) -> None:
+    """CR and CRLF become LF, halves of a CRLF in two tokens included."""
+    said = [Event(EventType.TOKEN, {"text": text}) for text in texts]
+    whole = "".join(texts).replace("\r\n", "\n").replace("\r", "\n")
+    assert converted(said)[EventType.TOKEN] == whole
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(JOINABLE)), st.text("\r\nx", max_size=3))))
+@example([(EventType.TOKEN, "a\r"), (EventType.REASONING, "\nb")])
+@example([(EventType.TOKEN, "a\r"), (EventType.REASONING, "b"), (EventType.TOKEN, "\nc")])
+def test_each_kind_of_text_is_converted_for_itself(said: list[tuple[EventType, str]]) -> None:
+    """Reasoning between two halves of a CRLF neither loses a line end nor doubles one."""
+    for kind, text in converted([Event(kind, {"text": text}) for kind, text in said]).items():
+        whole = "".join(piece for of, piece in said if of is kind)
+        assert text == whole.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@pytest.mark.parametrize("kind", sorted(set(EventType) - JOINABLE))
+def test_what_is_not_text_passes_untouched(kind: EventType) -> None:
+    """Arguments of a tool call are JSON, where CR is not a line end."""
+    event = Event(kind, {"index": 0, "arguments": "\r\n"})
+    assert LineFeeds().convert(event) is event

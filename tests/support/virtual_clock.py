@@ -3,8 +3,8 @@
     run_virtual(main())     # a back-off of an hour takes no time at all
 
 For code without sockets (fakeredis has none). What waits for ever is found at once: where no task
-can go on and no timer is set, the run fails instead of hanging; so does one that spins. Threads that the loop itself
-started are waited for in real time.
+can go on and no timer is set, the run fails instead of hanging; so does one that spins. Threads
+that the loop itself started are waited for in real time.
 """
 
 import asyncio

@@ -120,7 +120,8 @@ class FollowedLogs:
     def mark_all_dirty(self) -> None:
         """Have every followed log read."""
         self._dirty.update(self._logs)
-        self._work.set()
+        if self._dirty:
+            self._work.set()
 
     async def wait_dirty(self) -> None:
         """Return when there may be something to read."""

@@ -100,8 +100,11 @@ class Hub:
     async def run(self) -> None:
         """Keep every window up to date until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sweep_forever(), name="hub sweep")
-            tasks.create_task(self._read_forever(), name="hub read")
+            sweep = tasks.create_task(self._sweep_forever(), name="hub sweep")
+            read = tasks.create_task(self._read_forever(), name="hub read")
+            await asyncio.wait((sweep, read), return_when=asyncio.FIRST_COMPLETED)
+            # Neither ends by itself, and a group does not mind one that was cancelled.
+            raise RuntimeError("one of the hub's tasks has ended")
 
     async def _read_forever(self) -> None:
         while True:
@@ -113,8 +116,9 @@ class Hub:
                 await self._run_polling(TRACKING_RETRY)
                 self.is_polling = False
             except (RedisError, OSError) as error:
+                if self.is_tracking:
+                    log.warning("hub_lost_connection", reason=type(error).__name__)
                 self.is_tracking = False
-                log.warning("hub_lost_connection", reason=type(error).__name__)
             await asyncio.sleep(RETRY_AFTER.total_seconds())
 
     async def _run_tracked(self) -> None:
@@ -127,7 +131,10 @@ class Hub:
             self.is_tracking = True
             self._logs.mark_all_dirty()
             self._sweep_asked.set()
-            await Conversation(self._logs, connection).run()
+            # In a task of its own: a TaskGroup whose task fails leaves its parent counted as being
+            # cancelled (until Python 3.13), and every later time-out would end this one, unseen
+            # (until 3.11.3).
+            await asyncio.create_task(Conversation(self._logs, connection).run())
         finally:
             await connection.disconnect(nowait=True)
 

@@ -3,9 +3,16 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
+from openai import AsyncOpenAI
+
+from shared.events import Event
+from tests.support.virtual_clock import run_virtual
+from worker.provider.chat_completions import ChatCompletions, Finish
+from worker.settings import WorkerSettings
 
 SILENCE = "silence"
 BREAK = "break"
@@ -52,3 +59,40 @@ class ScriptedModel(httpx2.AsyncBaseTransport):
         if self.body.pieces[:1] == [BREAK]:
             raise httpx2.ConnectError("refused")
         return httpx2.Response(self.status, headers=self.headers, stream=self.body)
+
+
+@asynccontextmanager
+async def connected(server: ScriptedModel, **settings: Any) -> AsyncIterator[ChatCompletions]:
+    """Our provider before this server."""
+    http = httpx2.AsyncClient(transport=server)
+    async with AsyncOpenAI(
+        api_key="k", base_url="http://model/v1", max_retries=0, timeout=None, http_client=http
+    ) as client:
+        yield ChatCompletions(client, WorkerSettings(**settings))
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def ask(
+    server: ScriptedModel, request: dict[str, Any] | None = None, **settings: Any
+) -> tuple[list[Event], Finish]:
+    """Everything the server says, and how it ended. Raises: ProviderError."""
+
+    async def main() -> tuple[list[Event], Finish]:
+        async with (
+            connected(server, **settings) as provider,
+            provider.open_answer(request or {"messages": []}, "m") as answer,
+        ):
+            return [event async for event in answer], answer.finish
+
+    return run_virtual(main())
+
+
+def chunk(reason: str | None = None, **delta: Any) -> bytes:
+    """One frame, as every Chat Completions server sends it."""
+    return frame({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+
+
+def frame(data: object) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"

@@ -3,68 +3,26 @@
 The SDK is the real one; only its transport is a script instead of a socket.
 """
 
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai import AsyncOpenAI
 
-from shared.errors import (
-    ProviderError,
-    ProviderGarbled,
-    ProviderRefused,
-    ProviderSilent,
-    ProviderTruncated,
-    ProviderUnreachable,
-)
+from shared.errors import ProviderGarbled, ProviderSilent, ProviderTruncated
 from shared.events import Event, EventType
-from tests.support.scripted_model import BREAK, SILENCE, Piece, ScriptedModel
+from tests.support.scripted_model import (
+    BREAK,
+    DONE,
+    SILENCE,
+    Piece,
+    ScriptedModel,
+    ask,
+    chunk,
+    connected,
+    frame,
+)
 from tests.support.virtual_clock import run_virtual
-from worker.provider.chat_completions import ChatCompletions, Finish
-from worker.settings import WorkerSettings
-
-
-@asynccontextmanager
-async def connected(server: ScriptedModel, **settings: Any) -> AsyncIterator[ChatCompletions]:
-    """Our provider before this server."""
-    http = httpx2.AsyncClient(transport=server)
-    async with AsyncOpenAI(
-        api_key="k", base_url="http://model/v1", max_retries=0, timeout=None, http_client=http
-    ) as client:
-        yield ChatCompletions(client, WorkerSettings(**settings))
-
-
-DONE = b"data: [DONE]\n\n"
-
-
-def ask(
-    server: ScriptedModel, request: dict[str, Any] | None = None, **settings: Any
-) -> tuple[list[Event], Finish]:
-    """Everything the server says, and how it ended. Raises: ProviderError."""
-
-    async def main() -> tuple[list[Event], Finish]:
-        async with (
-            connected(server, **settings) as provider,
-            provider.open_answer(request or {"messages": []}, "m") as answer,
-        ):
-            return [event async for event in answer], answer.finish
-
-    return run_virtual(main())
-
-
-def chunk(reason: str | None = None, **delta: Any) -> bytes:
-    """One frame, as every Chat Completions server sends it."""
-    return frame({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
-
-
-def frame(data: object) -> bytes:
-    return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
 def test_every_kind_of_delta_becomes_its_event() -> None:
@@ -227,75 +185,3 @@ def test_a_server_that_stops_in_the_middle_is_left_after_the_stall_timeout() -> 
         ask(server, stall_timeout=timedelta(seconds=7))
     assert (refusal.value.phase, refusal.value.code) == ("stall", "provider_stalled")
     assert server.body.is_closed
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "retryable"),
-    [
-        (400, "provider_rejected", False),
-        (401, "provider_unauthorized", False),
-        (403, "provider_unauthorized", False),
-        (404, "provider_not_found", False),
-        (408, "provider_unavailable", True),
-        (418, "provider_rejected", False),
-        (422, "provider_rejected", False),
-        (429, "provider_rate_limited", True),
-        (500, "provider_unavailable", True),
-        (503, "provider_unavailable", True),
-        (529, "provider_unavailable", True),
-    ],
-)
-def test_a_refusal_is_named_by_its_status(status: int, code: str, retryable: bool) -> None:
-    """Stable codes; the server's own words are for the log only."""
-    words = frame({"x": 1}).replace(b"data: ", b"")
-    server = ScriptedModel([words], status, {"content-type": "application/json"})
-    with pytest.raises(ProviderRefused) as refusal:
-        ask(server)
-    error = refusal.value
-    assert (error.code, error.retryable, error.status) == (code, retryable, status)
-    assert len(server.asked) == 1
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ("2", timedelta(seconds=2)),
-        ("0.5", timedelta(seconds=0.5)),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
-        ("-1", None),
-        ("nan", None),
-        ("inf", None),
-        ("1e9", None),
-    ],
-)
-def test_the_pause_a_server_asks_for_is_read(header: str, expected: timedelta | None) -> None:
-    """In seconds; anything else is as if it had not said one."""
-    with pytest.raises(ProviderRefused) as refusal:
-        ask(ScriptedModel([b"{}"], 429, {"retry-after": header}))
-    assert refusal.value.retry_after == expected
-
-
-def _quota() -> ScriptedModel:
-    return ScriptedModel([json.dumps({"error": {"code": "insufficient_quota"}}).encode()], 429)
-
-
-def _in_band() -> ScriptedModel:
-    return ScriptedModel([chunk(content="a"), frame({"error": {"message": "overloaded"}})])
-
-
-@pytest.mark.parametrize(
-    ("make", "kind", "code", "retryable"),
-    [
-        (_quota, ProviderRefused, "provider_quota", False),
-        (_in_band, ProviderRefused, "provider_failed", True),
-        (lambda: ScriptedModel([BREAK]), ProviderUnreachable, "provider_unreachable", True),
-    ],
-    ids=["quota", "in band", "unreachable"],
-)
-def test_other_troubles_have_names_too(
-    make: Callable[[], ScriptedModel], kind: type[ProviderError], code: str, retryable: bool
-) -> None:
-    """A used-up quota is not a rate limit; an error may come long after the 200."""
-    with pytest.raises(kind) as refusal:
-        ask(make())
-    assert (refusal.value.code, refusal.value.retryable) == (code, retryable)

@@ -53,7 +53,11 @@ class Record:
     attempts: int
     """How often its log was claimed."""
     handovers: int
-    """How many of the attempts ended in order, by a drain."""
+    """How many of the claims ended in order: by a drain, or to wait for a provider elsewhere."""
+    pauses: int
+    """How many of those had a failure before them, which counts as the same attempt."""
+    failures: int
+    """How many attempts failed by themselves, because of their provider."""
     reset_at: EntryId
     """The last `reset`, where a late reader's history starts; 0-0 if there was none."""
     usage: dict[str, Any] | None
@@ -87,6 +91,8 @@ def decode_record(fields: dict[bytes, bytes]) -> Record | None:
         deadline=_decode_time(text["deadline"]),
         attempts=int(text.get("attempts", "0")),
         handovers=int(text.get("handovers", "0")),
+        pauses=int(text.get("pauses", "0")),
+        failures=int(text.get("failures", "0")),
         reset_at=parse_entry_id(text["reset_at"]) if "reset_at" in text else BEGINNING,
         usage=json.loads(text["usage"]) if text.get("usage") else None,
     )

@@ -107,6 +107,7 @@ class GenerationStore:
         self._claim = client.script("claim")
         self._take_over_and_close = client.script("take_over_and_close")
         self._hand_over = client.script("hand_over")
+        self._note_failure = client.script("note_failure")
         self._settle = client.script("settle")
         self._erase = client.script("erase")
 
@@ -198,13 +199,19 @@ class GenerationStore:
         head = _head(failure.data)
         return await self._close("now", generation, EventType.FAILED, head, head)
 
-    async def hand_over(self, generation: GenerationId, token: str) -> bool:
-        """Note that the attempt of `token` ended in order: it is not held against the generation.
+    async def hand_over(
+        self, generation: GenerationId, token: str, why: Literal["drain", "pause"]
+    ) -> bool:
+        """Note that the claim of `token` ended in order: it is not held against the generation.
 
         A repeat changes nothing. Raises: StoreUnavailable.
         """
         record = [self._keys.record(generation)]
-        return bool(await self._client.run(self._hand_over, record, (token,)))
+        return bool(await self._client.run(self._hand_over, record, (token, why)))
+
+    async def note_failure(self, generation: GenerationId, token: str) -> None:
+        """Count an attempt that its provider failed. Raises: StoreUnavailable."""
+        await self._client.run(self._note_failure, [self._keys.record(generation)], (token,))
 
     async def settle(self, generation: GenerationId, token: str, usage: dict[str, Any]) -> bool:
         """Write the real usage of a cancelled or failed generation into its record."""

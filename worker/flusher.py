@@ -82,6 +82,11 @@ class LogWriter:
         self._usage = encode_data(usage) if usage else b""
         self._closing = Entry(self._id(len(self._entries)), closing, encode_data(data))
         self._flusher.mark_dirty(self)
+        await self.wait_written()
+
+    async def wait_written(self) -> None:
+        """Return when Redis has everything put so far. Raises: AppendRefused."""
+        self._raise_refusal()
         while not self.is_settled:
             await self._wait_change()
 

@@ -1,8 +1,8 @@
 """The job on one screen: claim the log, stream the model's answer into it, close it."""
 
 import asyncio
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 
@@ -22,9 +22,17 @@ from shared.generation import Record, Surface
 from shared.generation_store import Claim, ClaimOutcome, Failure, GenerationStore
 from shared.queue import Lease, Queue
 from worker.flusher import Flusher, LogWriter
-from worker.newlines import LineFeeds
 from worker.provider.chat_completions import ChatCompletions
-from worker.recovery import WORKER_LOST, Plan, plan_attempt
+from worker.recovery import (
+    WORKER_LOST,
+    Plan,
+    Retry,
+    choose_resume,
+    find_rungs,
+    plan_attempt,
+    plan_retry,
+)
+from worker.said import Said
 from worker.settings import WorkerSettings
 
 OUTPUT_TOO_LARGE: Final = Failure(
@@ -47,6 +55,8 @@ class Outcome(Enum):
     """Somebody else owns it: it is not touched."""
     GIVE_BACK = auto()
     """It must run again, here or elsewhere."""
+    PAUSE = auto()
+    """It must run again after a while: its provider asked for that."""
     NO_RECORD = auto()
     """Its record is missing: not written yet, or gone."""
     NO_RECORD_AGAIN = auto()
@@ -67,39 +77,43 @@ class Tools:
     """For requests that name none."""
 
 
-class Attempt:
-    """One run of one job; `stop` ends it from outside, at once, wherever it waits."""
+class Ownership:
+    """One run of one job: take the log over, and write it until it is closed.
+
+    `stop` ends it from outside, at once, wherever it waits.
+    """
 
     def __init__(self, tools: Tools, lease: Lease) -> None:
         self._tools = tools
         self._lease = lease
         self._stopped: Outcome | None = None
         self._scope: asyncio.Timeout | None = None
+        self.pause = timedelta(0)
+        """How long the job should wait before it runs again, where the outcome is PAUSE."""
 
     def stop(self, outcome: Outcome = Outcome.FINISHED) -> None:
-        """End the attempt because its log is closed or held by another: write nothing more."""
+        """End it because the log is closed or held by another: write nothing more."""
         self._stopped = outcome
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> Outcome:
         """Return what is to be done with the job. Raises: StoreUnavailable."""
-        generation, store = self._lease.generation, self._tools.store
         try:
-            record = await store.record(generation)
+            return await self._run()
         except GenerationUnknown:
             return Outcome.NO_RECORD
+
+    async def _run(self) -> Outcome:
+        generation, store = self._lease.generation, self._tools.store
+        record = await store.record(generation)
         if record.state.is_closed:
             return Outcome.FINISHED
         if record.is_overdue(datetime.now(UTC)):
             closed = await store.expire(generation)
             if closed.state.is_closed:
                 return Outcome.FINISHED
-        plan = plan_attempt(
-            record,
-            default_model=self._tools.model,
-            max_deaths=self._tools.settings.max_deaths,
-        )
+        plan = plan_attempt(record, self._tools.settings, default_model=self._tools.model)
         if plan is None:
             await store.fail(generation, WORKER_LOST)
             return Outcome.FINISHED
@@ -116,7 +130,7 @@ class Attempt:
         )
         match claim.outcome:
             case ClaimOutcome.CLAIMED:
-                return await self._hold(record, plan, claim)
+                return await self._hold(replace(record, model=plan.model), plan, claim)
             case ClaimOutcome.CLOSED:
                 return Outcome.FINISHED
             case ClaimOutcome.ABSENT:
@@ -126,17 +140,14 @@ class Attempt:
 
     async def _hold(self, record: Record, plan: Plan, claim: Claim) -> Outcome:
         """Write the log while it is ours, and no longer than until its deadline."""
-        bound = log.bind(generation=self._lease.generation, attempt=plan.attempt)
-        bound.info("attempt_started", model=plan.model, resume=plan.resume)
+        bound = log.bind(generation=self._lease.generation)
+        bound.info("attempt_started", **plan.started)
         writer = self._tools.flusher.open_writer(self._lease.generation, claim.token, claim.last_id)
         try:
             async with asyncio.timeout(claim.time_left.total_seconds()) as self._scope:
                 if self._stopped is not None:
                     self.stop(self._stopped)
-                if plan.needs_empty_log and await self._has_content():
-                    await writer.close(EventType.FAILED, WORKER_LOST.data, None)
-                else:
-                    await self._stream(record, plan, writer)
+                outcome = await self._write(record, plan, writer)
         except TimeoutError:
             bound.info("attempt_stopped", by="another" if self._stopped else "deadline")
             if self._stopped is not None:
@@ -144,18 +155,98 @@ class Attempt:
             return await self._expire()
         except (LogClosed, LogAbsent) as refusal:
             bound.info("attempt_refused", refusal=type(refusal).__name__)
+            return Outcome.FINISHED
         except Fenced:
             bound.info("attempt_fenced")
             return Outcome.NOT_MINE
         except ClaimLost:
             bound.warning("attempt_lost_claim")
             return Outcome.GIVE_BACK
-        else:
-            bound.info("attempt_ended")
         finally:
             self._scope = None
             writer.abandon()
-        return Outcome.FINISHED
+        bound.info("attempt_ended")
+        return outcome
+
+    async def _write(self, record: Record, plan: Plan, writer: LogWriter) -> Outcome:
+        """Ask until the model has answered or the ladder ends. Raises: AppendRefused."""
+        settings = self._tools.settings
+        said = Said() if plan.is_first or plan.reset else Said.read(await self._read_log())
+        resume = choose_resume(find_rungs(settings, plan.model), said, record.surface)
+        if resume is None:
+            await writer.close(EventType.FAILED, WORKER_LOST.data, None)
+            return Outcome.FINISHED
+        if resume == "restart":
+            said = await _forget(writer)
+        attempt, failures = plan, record.failures
+        while True:
+            try:
+                await self._ask(record, attempt.model, said, writer)
+            except ProviderError as error:
+                failures += 1
+                log.warning(
+                    "attempt_failed",
+                    generation=self._lease.generation,
+                    attempt=attempt.attempt,
+                    code=error.code,
+                    detail=error.detail,
+                )
+                retry = plan_retry(error, record, said, settings, attempts=failures)
+                if retry is None:
+                    failure = Failure(error.code, error.message, error.retryable)
+                    await writer.close(EventType.FAILED, failure.data, None)
+                    return Outcome.FINISHED
+                attempt = replace(attempt, attempt=attempt.attempt + 1, resume=retry.resume)
+                await self._announce(retry, attempt, error, writer)
+            else:
+                return Outcome.FINISHED
+            if retry.gives_slot_back:
+                await writer.wait_written()
+                self.pause = retry.pause
+                return Outcome.PAUSE
+            await asyncio.sleep(retry.pause.total_seconds())
+            if retry.resume == "restart":
+                said = await _forget(writer)
+            await writer.put(Event(EventType.STARTED, attempt.started))
+
+    async def _announce(
+        self, retry: Retry, attempt: Plan, error: ProviderError, writer: LogWriter
+    ) -> None:
+        """Say that there will be another attempt, and count the failed one."""
+        data = {
+            "attempt": attempt.attempt,
+            "reason": error.code,
+            "delay_ms": round(retry.pause / timedelta(milliseconds=1)),
+        }
+        await writer.put(Event(EventType.RETRYING, data))
+        await self._tools.store.note_failure(self._lease.generation, self._lease.token)
+
+    async def _ask(self, record: Record, model: str, said: Said, writer: LogWriter) -> None:
+        """Append what the model says, then how it ended. Raises: ProviderError, AppendRefused."""
+        convert = said.line_feeds.convert if record.surface is Surface.CHAT else None
+        largest = int(self._tools.settings.max_output)
+        async with self._tools.provider.open_answer(said.extend(record.request), model) as answer:
+            async for spoken in answer:
+                event = convert(spoken) if convert else spoken
+                if event is None:
+                    continue
+                said.add(event)
+                if said.size > largest:
+                    break
+                await writer.put(event)
+            finish = answer.finish
+        if said.size > largest:
+            await writer.close(EventType.FAILED, OUTPUT_TOO_LARGE.data, finish.usage)
+        else:
+            data = {"finish_reason": finish.reason, "usage": finish.usage}
+            await writer.close(EventType.DONE, data, finish.usage)
+
+    async def _read_log(self) -> Answer:
+        """Return what earlier owners left. Read after the claim: nothing comes to it any more."""
+        answer = Answer()
+        while page := await self._tools.event_log.read(self._lease.generation, answer.last_id):
+            fold(page, answer)
+        return answer
 
     async def _is_lease_young(self) -> bool:
         """Whether the lease can be relied on for the claim; an old one is renewed first.
@@ -175,51 +266,8 @@ class Attempt:
             await asyncio.sleep(EXPIRE_PAUSE_S)
         return Outcome.GIVE_BACK
 
-    async def _stream(self, record: Record, plan: Plan, writer: LogWriter) -> None:
-        """Append what the model says, then how it ended. Raises: AppendRefused."""
-        line_feeds = LineFeeds() if record.surface is Surface.CHAT else None
-        room = int(self._tools.settings.max_output)
-        usage = None
-        try:
-            async with self._tools.provider.open_answer(record.request, plan.model) as answer:
-                async for said in answer:
-                    event = line_feeds.convert(said) if line_feeds else said
-                    if event is None:
-                        continue
-                    room -= _size(event)
-                    if room < 0:
-                        break
-                    await writer.put(event)
-                usage = answer.finish.usage
-                reason = answer.finish.reason
-        except ProviderError as error:
-            log.warning(
-                "provider_failed",
-                generation=self._lease.generation,
-                code=error.code,
-                detail=error.detail,
-            )
-            failure = Failure(error.code, error.message, error.retryable)
-            await writer.close(EventType.FAILED, failure.data, None)
-            return
-        if room < 0:
-            await writer.close(EventType.FAILED, OUTPUT_TOO_LARGE.data, usage)
-        else:
-            data = {"finish_reason": reason, "usage": usage}
-            await writer.close(EventType.DONE, data, usage)
 
-    async def _has_content(self) -> bool:
-        """Whether an earlier attempt left something that a client would have to forget.
-
-        Read after the claim: nothing can be added behind our back any more.
-        """
-        answer = Answer()
-        while page := await self._tools.event_log.read(self._lease.generation, answer.last_id):
-            fold(page, answer)
-        return not answer.is_empty
-
-
-def _size(event: Event) -> int:
-    """Bytes of UTF-8 that `event` adds to the answer."""
-    text: str = event.data.get("text") or event.data.get("arguments", "")
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+async def _forget(writer: LogWriter) -> Said:
+    """Take everything back that was said, and begin anew."""
+    await writer.put(Event(EventType.RESET, {}))
+    return Said()

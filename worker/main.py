@@ -27,7 +27,7 @@ from shared.generation_store import Failure
 from shared.ids import GenerationId
 from shared.keys import Keys
 from shared.queue import JOB_FUNCTION, OFFER_DELAY, Lease, Queue, decode_json, encode_json
-from worker.generate import Attempt, Outcome, Tools
+from worker.generate import Outcome, Ownership, Tools
 from worker.lease import LeaseKeeper
 
 OWNER_LIFE: Final = timedelta(days=1)
@@ -81,8 +81,9 @@ class GenerationWorker(Worker):
         self._keys = keys
         self._blocking = blocking
         self._leases: dict[str, Lease] = {}
-        self._attempts: dict[str, Attempt] = {}
+        self._owned: dict[str, Ownership] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._pauses: dict[str, timedelta] = {}
         self._keeper: LeaseKeeper | None = None
         self._is_woken = False
         self._wait: asyncio.Timeout | None = None
@@ -136,8 +137,8 @@ class GenerationWorker(Worker):
     def _hear(self, message: str) -> None:
         """Act on `cancel <generation>`; any other message only ends the wait."""
         word, _, generation = message.partition(" ")
-        if word == "cancel" and (attempt := self._attempts.get(generation)):
-            attempt.stop()
+        if word == "cancel" and (owned := self._owned.get(generation)):
+            owned.stop()
 
     def _start(self, lease: Lease) -> None:
         job_id = lease.generation
@@ -184,24 +185,25 @@ class GenerationWorker(Worker):
 
     def stop_lost(self, lease: Lease) -> None:
         """Another worker has the job now: stop without touching it."""
-        if attempt := self._attempts.get(lease.generation):
+        if owned := self._owned.get(lease.generation):
             log.warning("lease_lost", generation=lease.generation)
-            attempt.stop(Outcome.NOT_MINE)
+            owned.stop(Outcome.NOT_MINE)
 
     async def _generate(self, ctx: dict[str, Any], *arguments: Any, **named: Any) -> None:
-        """arq's job: one attempt, whose outcome `finish_job` carries out."""
+        """arq's job: one ownership, whose outcome `finish_job` carries out."""
         generation: str = ctx["job_id"]
         if arguments != (generation,) or named:
             await self._fail_unusable(generation, UNDECODABLE)
             return
-        attempt = self._attempts[generation] = Attempt(self._tools, self._leases[generation])
+        owned = self._owned[generation] = Ownership(self._tools, self._leases[generation])
         try:
-            outcome = await attempt.run()
+            outcome = await owned.run()
         finally:
-            del self._attempts[generation]
+            del self._owned[generation]
         if outcome is Outcome.NO_RECORD and ctx["job_try"] > 1:
             outcome = Outcome.NO_RECORD_AGAIN
         self._outcomes[generation] = outcome
+        self._pauses[generation] = owned.pause
         if outcome is Outcome.GIVE_BACK:
             raise RetryJob
 
@@ -211,6 +213,7 @@ class GenerationWorker(Worker):
         arq says `finish` of one that raised: that one waits a little, so that it cannot spin.
         """
         outcome = self._outcomes.pop(job_id, Outcome.GIVE_BACK)
+        pause = self._pauses.pop(job_id, timedelta(0))
         delay = CRASH_DELAY if finish and outcome is Outcome.GIVE_BACK else timedelta(0)
         lease = self._leases[job_id]
         while True:
@@ -220,8 +223,13 @@ class GenerationWorker(Worker):
                         await self._queue.finish(lease)
                     case Outcome.GIVE_BACK:
                         if not finish:
-                            await self._tools.store.hand_over(lease.generation, lease.token)
+                            await self._tools.store.hand_over(
+                                lease.generation, lease.token, "drain"
+                            )
                         await self._queue.give_back(lease, delay)
+                    case Outcome.PAUSE:
+                        await self._tools.store.hand_over(lease.generation, lease.token, "pause")
+                        await self._queue.give_back(lease, pause)
                     case Outcome.NO_RECORD:
                         await self._queue.give_back(lease, OFFER_DELAY)
                     case Outcome.NO_RECORD_AGAIN:

@@ -5,12 +5,15 @@ import secrets
 import socket
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import ByteSize, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.settings import Duration
+
+Rung = Literal["continue", "restart"]
+"""One way to go on after an attempt, see `worker/recovery.py`."""
 
 
 def _draw_name() -> str:
@@ -90,6 +93,28 @@ class WorkerSettings(BaseSettings):
     stall_timeout: Duration = Field(
         default=timedelta(seconds=30),
         description="Longest silence in the middle of an answer.",
+    )
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        description="How often a model is asked for one generation before a failure that a repeat "
+        "might mend ends it. Too small: a hiccup fails it. Too large: it is paid for often.",
+    )
+    retry_pause: Duration = Field(
+        default=timedelta(seconds=0.5),
+        description="Seconds before the second attempt, doubled for each further one, with jitter.",
+    )
+    max_retry_pause: Duration = Field(
+        default=timedelta(seconds=15),
+        description="Longest pause that a worker waits itself. A provider whose `Retry-After` asks "
+        "for more gets it, and the slot goes to somebody else meanwhile.",
+    )
+    ladder: dict[str, tuple[Rung, ...]] = Field(
+        default={"*": ("restart",)},
+        description="What follows an attempt that died or failed after its first token, by model "
+        '(shell patterns, first match), as JSON: `{"llama*": ["continue", "restart"]}`. '
+        "`continue` sends the partial answer as the assistant's prefix, for model servers that go "
+        "on from there; `restart` makes clients forget; an empty list fails at once.",
     )
     max_deaths: int = Field(
         default=10,

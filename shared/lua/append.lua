@@ -14,6 +14,7 @@ if record[1] == 'running' and mine and last == ARGV[2] .. '-' .. string.format('
   for i = 4, #ARGV, 2 do
     last = ARGV[2] .. '-' .. string.format('%.0f', seq)
     redis.call('XADD', KEYS[2], last, 't', ARGV[i], 'd', ARGV[i + 1])
+    if ARGV[i] == 'reset' then redis.call('HSET', KEYS[1], 'reset_at', last) end
     seq = seq + 1
   end
 end

@@ -27,9 +27,10 @@ PROVIDERS_OWN_WORDS = b"the prompt asked for this error"
 
 @pytest.fixture(scope="module")
 def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
-    """One impatient worker for all tests here."""
+    """One impatient worker for all tests here, which asks once: what follows has its own tests."""
     url = private_servers.emptied("valkey").url
-    with run_worker(url, first_token_timeout=PATIENCE_S, stall_timeout=PATIENCE_S) as worker:
+    told = {"first_token_timeout": PATIENCE_S, "stall_timeout": PATIENCE_S, "max_attempts": "1"}
+    with run_worker(url, **told) as worker:
         yield worker
 
 
@@ -147,6 +148,6 @@ async def test_a_failure_is_told_to_the_operator_and_without_the_key(
     """The provider's own words are in the worker's log, under the generation's id."""
     generation = await shop.accept("[standin status=401] Who am I")
     await shop.closed(generation)
-    line = await worker.process.wait_logged(f'"generation": "{generation}", "code"')
+    line = await worker.process.wait_logged(f'"generation": "{generation}", "attempt": 1, "code"')
     assert json.loads(line)["detail"]
     assert PROVIDER_KEY not in line

@@ -1,13 +1,17 @@
 """How the next attempt at a generation begins."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shared.errors import ProviderError
+from shared.events import Event, EventType
 from shared.generation import Record, State, Surface
 from shared.ids import BEGINNING
-from worker.recovery import plan_attempt
+from worker.recovery import Plan, choose_resume, find_rungs, plan_attempt, plan_retry
+from worker.said import Said
+from worker.settings import Rung, WorkerSettings
 
 RECORD = Record(
     state=State.QUEUED,
@@ -23,52 +27,147 @@ RECORD = Record(
     deadline=datetime(2026, 1, 2, tzinfo=UTC),
     attempts=0,
     handovers=0,
+    pauses=0,
+    failures=0,
     reset_at=BEGINNING,
     usage=None,
 )
 
 
+SETTINGS = WorkerSettings(max_deaths=2, max_attempts=3, ladder={"*": ("continue", "restart")})
+BROKEN = ProviderError("provider_truncated", "Cut.", True)
+
+
+def plan(record: Record, settings: WorkerSettings = SETTINGS) -> Plan | None:
+    return plan_attempt(record, settings, default_model="m")
+
+
+def said(*events: Event) -> Said:
+    said = Said()
+    for event in events:
+        said.add(event)
+    return said
+
+
+TEXT = said(Event(EventType.TOKEN, {"text": "Half an ans"}))
+CALL = said(Event(EventType.TOOL_CALL, {"index": 0, "arguments": "{"}))
+THOUGHT = said(
+    Event(EventType.REASONING, {"text": "Hm."}), Event(EventType.TOKEN, {"text": "Half"})
+)
+
+
 @pytest.mark.parametrize("surface", list(Surface))
 def test_the_first_attempt_is_fresh(surface: Surface) -> None:
-    """Nothing is forgotten and nothing has to be empty, whoever asked."""
-    plan = plan_attempt(replace(RECORD, surface=surface), default_model="m", max_deaths=2)
-    assert plan is not None
-    assert plan.started == {"attempt": 1, "model": "m", "resume": "fresh"}
-    assert (plan.reset, plan.needs_empty_log) == (False, False)
+    """Nothing is forgotten, whoever asked."""
+    first = plan(replace(RECORD, surface=surface))
+    assert first is not None
+    assert first.started == {"attempt": 1, "model": "m", "resume": "fresh"}
+    assert first.is_first
+    assert not first.reset
 
 
-def test_a_later_attempt_restarts_and_makes_clients_forget() -> None:
-    """Where the surface can say so, in the same step as the claim."""
+def test_a_later_one_begins_on_the_first_rung() -> None:
+    """A restart makes clients forget in the same step as the claim, a continuation does not."""
     record = replace(RECORD, attempts=1, state=State.RUNNING)
-    plan = plan_attempt(record, default_model="m", max_deaths=2)
-    assert plan is not None
-    assert plan.started == {"attempt": 2, "model": "m", "resume": "restart"}
-    assert (plan.reset, plan.needs_empty_log) == (True, False)
+    continued = plan(record)
+    restarted = plan(record, SETTINGS.model_copy(update={"ladder": {"*": ("restart",)}}))
+    assert continued is not None
+    assert restarted is not None
+    assert (continued.resume, continued.reset) == ("continue", False)
+    assert (restarted.resume, restarted.reset) == ("restart", True)
 
 
-def test_a_chat_that_has_said_something_is_not_restarted() -> None:
-    """Its clients cannot forget: only an attempt that left nothing may be repeated."""
+def test_a_chat_is_never_reset() -> None:
+    """Its clients cannot forget."""
     record = replace(RECORD, attempts=1, surface=Surface.CHAT)
-    plan = plan_attempt(record, default_model="m", max_deaths=2)
-    assert plan is not None
-    assert (plan.reset, plan.needs_empty_log) == (False, True)
+    restarted = plan(record, SETTINGS.model_copy(update={"ladder": {"*": ("restart",)}}))
+    assert restarted is not None
+    assert not restarted.reset
 
 
 def test_every_attempt_asks_the_model_of_the_first() -> None:
     """A model that was chosen stays; only where none was, the default serves."""
-    plan = plan_attempt(replace(RECORD, model="chosen"), default_model="m", max_deaths=2)
-    assert plan is not None
-    assert plan.model == "chosen"
+    chosen = plan(replace(RECORD, model="chosen"))
+    assert chosen is not None
+    assert chosen.model == "chosen"
 
 
 @pytest.mark.parametrize(("attempts", "is_enough"), [(0, False), (2, False), (3, True), (4, True)])
-def test_there_are_so_many_attempts_and_no_more(attempts: int, is_enough: bool) -> None:
+def test_there_are_so_many_deaths_and_no_more(attempts: int, is_enough: bool) -> None:
     """A generation that kills its workers ends."""
-    plan = plan_attempt(replace(RECORD, attempts=attempts), default_model="m", max_deaths=2)
-    assert (plan is None) is is_enough
+    assert (plan(replace(RECORD, attempts=attempts)) is None) is is_enough
 
 
 def test_a_hand_over_is_not_held_against_a_generation() -> None:
     """However often its workers were deployed anew while it ran."""
-    record = replace(RECORD, attempts=9, handovers=8)
-    assert plan_attempt(record, default_model="m", max_deaths=2) is not None
+    assert plan(replace(RECORD, attempts=9, handovers=8)) is not None
+
+
+def test_attempts_are_numbered_through_all_owners() -> None:
+    """Failures in place and new owners count on; a pause between two is neither."""
+    numbered = plan(replace(RECORD, attempts=2, handovers=1, pauses=1, failures=2))
+    assert numbered is not None
+    assert numbered.attempt == 4
+
+
+@pytest.mark.parametrize(
+    ("rungs", "said", "surface", "expected"),
+    [
+        ((), Said(), Surface.CHAT, "fresh"),
+        ((), TEXT, Surface.NATIVE, None),
+        (("continue", "restart"), TEXT, Surface.NATIVE, "continue"),
+        (("continue", "restart"), TEXT, Surface.CHAT, "continue"),
+        (("continue", "restart"), CALL, Surface.NATIVE, "restart"),
+        (("continue", "restart"), THOUGHT, Surface.NATIVE, "restart"),
+        (("continue", "restart"), CALL, Surface.CHAT, None),
+        (("restart", "continue"), TEXT, Surface.NATIVE, "restart"),
+        (("restart",), TEXT, Surface.CHAT, None),
+    ],
+)
+def test_the_first_rung_that_applies_is_taken(
+    rungs: tuple[Rung, ...], said: Said, surface: Surface, expected: str | None
+) -> None:
+    """A prefix carries text only; only native clients can forget."""
+    assert choose_resume(rungs, said, surface) == expected
+
+
+def test_a_model_has_the_ladder_of_the_first_pattern_it_matches() -> None:
+    """And none at all where nothing matches."""
+    ladder: dict[str, tuple[Rung, ...]] = {"gpt-*": ("restart",), "llama*": ("continue",)}
+    settings = SETTINGS.model_copy(update={"ladder": ladder})
+    found = [find_rungs(settings, model) for model in ("gpt-5.2", "llama4", "other")]
+    assert found == [("restart",), ("continue",), ()]
+
+
+def test_a_failure_that_a_repeat_may_mend_is_repeated_until_there_were_enough() -> None:
+    """The last of the attempts is not followed by another."""
+    retries = [plan_retry(BROKEN, RECORD, Said(), SETTINGS, attempts=n) for n in (1, 2, 3)]
+    assert [retry is not None for retry in retries] == [True, True, False]
+    final = ProviderError("provider_rejected", "No.", False)
+    assert plan_retry(final, RECORD, Said(), SETTINGS, attempts=1) is None
+
+
+def test_pauses_grow_and_stay_in_their_bounds() -> None:
+    """Doubled each time, with jitter downwards, and never beyond what a worker waits itself."""
+    settings = SETTINGS.model_copy(
+        update={
+            "max_attempts": 99,
+            "retry_pause": timedelta(seconds=1),
+            "max_retry_pause": timedelta(seconds=10),
+        }
+    )
+    for attempts, longest in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (60, 10)):
+        retry = plan_retry(BROKEN, RECORD, Said(), settings, attempts=attempts)
+        assert retry is not None
+        assert timedelta(seconds=longest / 2) <= retry.pause <= timedelta(seconds=longest)
+        assert not retry.gives_slot_back
+
+
+def test_a_provider_that_names_a_long_pause_gets_it_without_a_slot() -> None:
+    """Shorter ones are waited in place, to the second."""
+    long, short = (
+        ProviderError("provider_rate_limited", "", True, retry_after=timedelta(seconds=s))
+        for s in (600, 3)
+    )
+    waits = [plan_retry(error, RECORD, Said(), SETTINGS, attempts=1) for error in (long, short)]
+    assert [(w.pause.seconds, w.gives_slot_back) for w in waits if w] == [(600, True), (3, False)]

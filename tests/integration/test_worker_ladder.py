@@ -14,7 +14,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.stack import expected_text, open_model
 from tests.support.wait import wait_until
 from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
-from worker.standin import Outcome, StandinSettings, open_standin
+from worker.standin import Outcome
 
 # Short pauses, so that the tests are; who waits longer for a provider gives its slot back.
 QUICK = {"retry_pause": "0.05", "max_retry_pause": "2", "max_generations": "1"}
@@ -152,32 +152,3 @@ async def test_what_a_prefix_cannot_carry_is_begun_anew(shop: Workshop) -> None:
     types = await shop.types(generation)
     assert types.count("reset") == 1
     assert folded.tool_calls
-
-
-@pytest.fixture
-async def deadly(valkey: RedisServer) -> AsyncIterator[Workshop]:
-    """A workshop whose workers are started by the test, to be killed."""
-    async with (
-        open_standin(StandinSettings(tokens_per_second=0)) as model,
-        open_workshop(valkey, model) as shop,
-    ):
-        yield shop
-
-
-@pytest.mark.parametrize("surface", list(Surface))
-async def test_a_killed_workers_answer_is_continued(deadly: Workshop, surface: Surface) -> None:
-    """The next owner reads what stands in the log and goes on behind it, byte-exact."""
-    prompt = "[standin tokens=80 pace=40 kind=plain] Killed"
-    async with deadly.open_worker(ladder=CONTINUE) as victim:
-        generation = await deadly.accept(prompt, surface=surface)
-        await deadly.wait_type(generation, "token")
-        victim.kill()
-    async with deadly.open_worker(ladder=CONTINUE, mark="0.1"):
-        await deadly.make_due(generation)
-        folded = await deadly.closed(generation)
-        await deadly.wait_idle()
-    assert (folded.closing_type, folded.text) == ("done", expected_text(prompt))
-    assert "reset" not in await deadly.types(generation)
-    first, second = deadly.standin.ledger.entries
-    assert first.continues is None
-    assert second.continues

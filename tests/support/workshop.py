@@ -162,9 +162,7 @@ class Workshop:
         await wait_until(is_closed, f"{generation} to be closed", timeout_s)
         return fold_log(await self.log(generation))
 
-    async def ended(
-        self, generation: GenerationId, timeout_s: float = DEFAULT_TIMEOUT_S
-    ) -> Folded:
+    async def ended(self, generation: GenerationId, timeout_s: float = DEFAULT_TIMEOUT_S) -> Folded:
         """`closed`, and its worker let go of the job: from here on the worker may die."""
         folded = await self.closed(generation, timeout_s)
 

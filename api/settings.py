@@ -3,14 +3,10 @@
 from datetime import timedelta
 from typing import Self
 
-from pydantic import ByteSize, Field, TypeAdapter, model_validator
+from pydantic import ByteSize, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.settings import Duration
-
-
-def _bytes(text: str) -> ByteSize:
-    return TypeAdapter(ByteSize).validate_python(text)
+from shared.settings import MEBIBYTE, Duration
 
 
 class ApiSettings(BaseSettings):
@@ -28,7 +24,7 @@ class ApiSettings(BaseSettings):
         '`["https://app.example"]`. Pages of all others are refused where it costs money.',
     )
     max_body: ByteSize = Field(
-        default=_bytes("1MiB"),
+        default=ByteSize(MEBIBYTE),
         gt=0,
         description="Largest request body. Too small: long conversations are refused.",
     )
@@ -67,7 +63,7 @@ class ApiSettings(BaseSettings):
         "WORKER_LEASE + WORKER_MARK.",
     )
     window: ByteSize = Field(
-        default=_bytes("256KiB"),
+        default=ByteSize(MEBIBYTE // 4),
         gt=0,
         description="Bytes of recent entries kept for each followed log. Too small: slow readers "
         "cost reads of Redis. Too large: memory.",

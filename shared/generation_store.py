@@ -15,7 +15,7 @@ from shared.events import EventType, encode_data
 from shared.generation import RECORD_VERSION, Record, State, Surface, decode_record
 from shared.ids import EntryId, GenerationId
 from shared.keys import Keys
-from shared.scripts import Script
+from shared.scripts import Script, to_ms
 
 ERASED_VISIBLE: Final = timedelta(seconds=30)
 """How long the log of a deleted generation stays for followers that are reading its end."""
@@ -124,9 +124,9 @@ class GenerationStore:
             generation,
             order.fingerprint,
             _draw(),
-            _ms(order.queue_timeout),
-            _ms(order.generation_timeout),
-            _ms(order.retention),
+            to_ms(order.queue_timeout),
+            to_ms(order.generation_timeout),
+            to_ms(order.retention),
             *("v", RECORD_VERSION, "tenant", order.tenant, "surface", order.surface.value),
             *("request", encode_data(order.request), "model", order.request.get("model") or ""),
         )
@@ -226,7 +226,7 @@ class GenerationStore:
         Raises: GenerationUnknown, StoreUnavailable.
         """
         outcome, token = await self._run(
-            self._erase, generation, _draw(), _head({}), _ms(ERASED_VISIBLE)
+            self._erase, generation, _draw(), _head({}), to_ms(ERASED_VISIBLE)
         )
         if outcome == b"absent":
             raise GenerationUnknown
@@ -240,8 +240,8 @@ class GenerationStore:
         fresh = random.SystemRandom().randbytes(32).hex()
         _, secret = await self._client.call_all(
             (
-                ("SET", self._keys.secret, fresh, "NX", "PX", _ms(lifetime)),
-                ("GETEX", self._keys.secret, "PX", _ms(lifetime)),
+                ("SET", self._keys.secret, fresh, "NX", "PX", to_ms(lifetime)),
+                ("GETEX", self._keys.secret, "PX", to_ms(lifetime)),
             ),
             atomic=True,
         )
@@ -276,7 +276,3 @@ def _worker(token: bytes) -> str | None:
 
 def _draw() -> int:
     return random.randrange(EPOCH_SPREAD)
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration / timedelta(milliseconds=1))

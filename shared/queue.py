@@ -23,7 +23,7 @@ from shared.connections import Client, SyncClient
 from shared.errors import NotAdmitted
 from shared.ids import GenerationId
 from shared.keys import JOB_PREFIX, OWNER_PREFIX, RETRY_PREFIX, Keys
-from shared.scripts import Script
+from shared.scripts import Script, to_ms
 
 JOB_FUNCTION: Final = "generate"
 """The name under which a worker registers its one function with arq."""
@@ -93,7 +93,7 @@ class Queue:
         admitted = await self._client.run(
             self._offer,
             [self._keys.queue, JOB_PREFIX + generation],
-            (generation, _job(generation), _ms(OFFER_DELAY), _ms(lifetime), max_length),
+            (generation, _job(generation), to_ms(OFFER_DELAY), to_ms(lifetime), max_length),
         )
         if not admitted:
             raise NotAdmitted(retry_after=OFFER_DELAY)
@@ -108,7 +108,7 @@ class Queue:
                 OWNER_PREFIX + generation,
                 self._keys.wake,
             ],
-            (generation, _job(generation), _ms(lifetime), WAKE_LENGTH),
+            (generation, _job(generation), to_ms(lifetime), WAKE_LENGTH),
         )
 
     async def lease(
@@ -122,7 +122,7 @@ class Queue:
         wait, *taken = await self._client.run(
             self._lease,
             [self._keys.queue],
-            (count, _ms(lease), _ms(mark), OWNER_PREFIX, _ms(owner_life), stem),
+            (count, to_ms(lease), to_ms(mark), OWNER_PREFIX, to_ms(owner_life), stem),
         )
         leases = []
         for raw_id, token in zip(taken[::2], taken[1::2], strict=True):
@@ -139,7 +139,7 @@ class Queue:
         lost = await self._client.run(
             self._renew,
             [self._keys.queue],
-            (_ms(length), OWNER_PREFIX, lease.generation, lease.token),
+            (to_ms(length), OWNER_PREFIX, lease.generation, lease.token),
         )
         return not lost
 
@@ -149,7 +149,7 @@ class Queue:
 
     async def give_back(self, lease: Lease, delay: timedelta = timedelta(0)) -> bool:
         """Let another worker have the job after `delay`. Returns whether it was still mine."""
-        return await self._let_go(lease, str(_ms(delay)))
+        return await self._let_go(lease, str(to_ms(delay)))
 
     async def _let_go(self, lease: Lease, due: str) -> bool:
         mine = await self._client.run(
@@ -169,7 +169,7 @@ class Queue:
         """Leave `message` for `worker`. A lost one is made good by the worker's next renewal."""
         control = self._keys.control(worker)
         await self._client.call_all(
-            (("LPUSH", control, message), ("PEXPIRE", control, _ms(CONTROL_LIFETIME)))
+            (("LPUSH", control, message), ("PEXPIRE", control, to_ms(CONTROL_LIFETIME)))
         )
 
     async def length(self) -> int:
@@ -194,14 +194,10 @@ class Renewal:
         """
         args = [part for lease in leases for part in (lease.generation, lease.token)]
         lost = self._client.run(
-            self._script, [self._keys.queue], (_ms(self._lease), OWNER_PREFIX, *args)
+            self._script, [self._keys.queue], (to_ms(self._lease), OWNER_PREFIX, *args)
         )
         return {GenerationId(generation.decode()) for generation in lost}
 
 
 def _job(generation: GenerationId) -> bytes:
     return serialize_job(JOB_FUNCTION, (generation,), {}, None, 0, serializer=encode_json)
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration / timedelta(milliseconds=1))

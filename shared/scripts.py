@@ -1,6 +1,7 @@
 """The atomic moves: one Lua file of `shared/lua` each; its header says KEYS, ARGV and reply."""
 
 import hashlib
+from datetime import timedelta
 from importlib.resources import files
 from typing import Final
 
@@ -24,3 +25,8 @@ class Script:
         self.name = name
         self.text = text
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def to_ms(duration: timedelta) -> int:
+    """Return `duration` as the moves take it: whole milliseconds."""
+    return round(duration / timedelta(milliseconds=1))

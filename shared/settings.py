@@ -1,7 +1,7 @@
 """Settings that the API and the workers share. Built once by each process and passed on."""
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, RedisDsn, SecretStr, TypeAdapter
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,6 +32,9 @@ def _parse_duration(value: Any) -> Any:
 
 Duration = Annotated[timedelta, BeforeValidator(_parse_duration), Field(gt=timedelta(0))]
 """A positive duration; from the environment in seconds (`2.5`) or ISO 8601 (`PT2.5S`)."""
+
+
+MEBIBYTE: Final = 1024 * 1024
 
 
 class RedisSettings(BaseSettings):

@@ -7,10 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ByteSize, Field, SecretStr, TypeAdapter, model_validator
+from pydantic import ByteSize, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.settings import Duration
+from shared.settings import MEBIBYTE, Duration
 
 Rung = Literal["continue", "restart"]
 """One way to go on after an attempt, see `worker/recovery.py`."""
@@ -18,10 +18,6 @@ Rung = Literal["continue", "restart"]
 
 def _draw_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-
-
-def _bytes(text: str) -> ByteSize:
-    return TypeAdapter(ByteSize).validate_python(text)
 
 
 class ProviderSettings(BaseSettings):
@@ -124,7 +120,7 @@ class WorkerSettings(BaseSettings):
         "kills its worker is tried for long.",
     )
     max_output: ByteSize = Field(
-        default=_bytes("4MiB"),
+        default=ByteSize(4 * MEBIBYTE),
         gt=0,
         description="Bytes of text after which a generation ends with `output_too_large`.",
     )

@@ -11,7 +11,7 @@ from tests.support.author import Author, token
 from tests.support.fold import fold, fold_log
 from tests.support.follower import End
 from tests.support.stack import MODEL, Stack, expected_text, user
-from tests.support.wait import wait_until
+from tests.support.wait import wait_until, within
 from worker.standin import Outcome, compose
 
 PROMPT = "[standin tokens=30 kind=lines] hello"
@@ -241,6 +241,15 @@ async def test_a_cancel_reaches_followers_and_the_provider(stack: Stack) -> None
     assert expected_text(ENDLESS).startswith(folded.text)
     assert folded.closing_type == "cancelled"
     assert [entry.outcome for entry in stack.ledger.entries] == [Outcome.CLIENT_CLOSED]
+
+
+async def test_a_cancel_ends_a_provider_call_that_is_silent(stack: Stack) -> None:
+    """The worker is told: it does not wait for the model's next word to learn of it."""
+    generation = await stack.create("[standin tokens=20 stall_after=5] hello")
+    await wait_said(stack, generation)
+    await stack.cancel(generation)
+    async with within(2, lambda: "the provider call is still open"):
+        await stack.ledger.wait_until(lambda ledger: ledger.open == 0)
 
 
 async def test_a_repeated_cancel_changes_nothing(stack: Stack) -> None:

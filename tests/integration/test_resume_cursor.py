@@ -73,6 +73,22 @@ async def test_each_id_of_a_log_brings_exactly_what_is_beyond_it(
         assert seen == beyond, cursor
 
 
+async def test_a_late_reader_is_spared_what_was_taken_back(api: ApiProcess, client: Client) -> None:
+    """Its history starts at the last reset, wherever before it the cursor stands."""
+    author = await Author.create(client)
+    await author.claim()
+    await author.say(token("taken back"))
+    earlier = author.last_id
+    await author.claim(reset=True)
+    await author.say(token("stands"))
+    await author.close()
+    for cursor in ("", earlier, f"{author.epoch}-0"):
+        async with api.follow(author.generation, cursor) as follower:
+            events = await follower.read_to_end()
+        assert [event.type for event in events] == ["reset", "token", "done"]
+        assert fold(events).text == "stands"
+
+
 async def test_the_header_goes_before_the_query(api: ApiProcess, client: Client) -> None:
     """A page asks with a query once; a browser's reconnect then knows more, by its header."""
     author = await write_whole(client)

@@ -1,6 +1,7 @@
 # One verb per habit; CI runs the same verbs. Needs make and a Python >= 3.11, nothing else. Works with GNU make 3.81 (macOS).
 PYTHON := .venv/bin/python
 SOURCES := api worker shared tests deploy
+RESUMES := tests/integration/test_resume_equivalence.py tests/integration/test_resume_random_walk.py
 TIERS := tests/unit tests/contract tests/integration tests/chaos tests/browser
 
 .DEFAULT_GOAL := help
@@ -26,7 +27,7 @@ bench: .venv/dev.stamp ## measure; LINE=... picks one line of the table, QUICK=1
 	@LINE="$(LINE)" QUICK="$(QUICK)" $(PYTHON) -m tests.bench
 
 fuzz: .venv/dev.stamp ## the property tests with many more examples
-	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -m hypothesis tests/unit tests/contract $(ARGS)
+	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -m hypothesis tests/unit tests/contract $(RESUMES) $(ARGS)
 
 lock: ## make the lock files anew; UPGRADE=1 takes newer versions
 	@sh deploy/lock.sh $(if $(UPGRADE),--upgrade)

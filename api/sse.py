@@ -20,6 +20,9 @@ RECONNECT_AFTER: Final = timedelta(seconds=1)
 
 _RECONNECT_MS: Final = round(RECONNECT_AFTER / timedelta(milliseconds=1))
 
+MAX_JOINED: Final = 16 * 1024
+"""Bytes of joined texts after which the next frame begins."""
+
 MEDIA_TYPE: Final = "text/event-stream"
 
 
@@ -34,15 +37,22 @@ def encode_reconnect(delay: timedelta) -> bytes:
 
 
 def join_texts(entries: Sequence[Entry]) -> list[Entry]:
-    """Join neighbouring texts of one type into one entry with the id of the last."""
+    """Join neighbouring texts of one type into one entry with the id of the last.
+
+    Bounded: a reader that is cut within a frame begins it anew.
+    """
     joined: list[Entry] = []
     run: list[Entry] = []
+    size = 0
     for entry in entries:
-        if run and (entry.type is not run[0].type or entry.id.epoch != run[0].id.epoch):
+        if run and (
+            size > MAX_JOINED or entry.type is not run[0].type or entry.id.epoch != run[0].id.epoch
+        ):
             joined.append(_join_run(run))
-            run = []
+            run, size = [], 0
         if entry.type in JOINABLE:
             run.append(entry)
+            size += len(entry.data)
         else:
             joined.append(entry)
     if run:

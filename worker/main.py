@@ -111,7 +111,11 @@ class GenerationWorker(Worker):
                 owner_life=OWNER_LIFE,
             )
             for lease in leased.leases:
-                self._start(lease)
+                if self.allow_pick_jobs:
+                    self._start(lease)
+                else:
+                    # Told to drain while Redis was answering: nobody would wait for this one.
+                    await self._queue.give_back(lease)
             if leased.next_due is not None:
                 pause = min(pause, max(leased.next_due, timedelta(milliseconds=1)))
             free -= len(leased.leases)

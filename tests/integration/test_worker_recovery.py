@@ -188,6 +188,7 @@ async def test_a_draining_worker_finishes_what_can_finish_and_hands_the_rest_ove
         await wait_tokens(shop, long_id, 1)
         staying.thaw()
         leaving.terminate()
+        await leaving.wait_logged("worker_draining")
         refused = await shop.accept("[standin tokens=2] Not by the one that leaves")
         assert await leaving.wait() == 0
         assert logged(leaving, "worker_drained")[0]["handed_over"] == 1

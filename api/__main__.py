@@ -4,12 +4,10 @@ import resource
 import sys
 from typing import Final
 
-from pydantic import ValidationError
-
 from api.app import create_app
 from api.server import Server
 from api.settings import ApiSettings
-from shared.settings import LogSettings, RedisSettings
+from shared.settings import LogSettings, RedisSettings, read_settings
 from shared.telemetry import configure_logging
 
 MAX_FILES: Final = 65_536
@@ -25,11 +23,8 @@ def _allow_many_sockets() -> None:
 
 def main() -> None:
     """Read the settings, or say in one line what is wrong with them; serve until told to end."""
-    try:
-        settings, redis, log_settings = ApiSettings(), RedisSettings(), LogSettings()
-    except ValidationError as error:
-        sys.exit(f"rejoin api: {error}")
-    configure_logging(log_settings.level, "api")
+    settings, redis = read_settings(ApiSettings), read_settings(RedisSettings)
+    configure_logging(read_settings(LogSettings).level, "api")
     _allow_many_sockets()
     server = Server(create_app(settings, redis), settings)
     server.run()

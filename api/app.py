@@ -87,7 +87,8 @@ def create_app(settings: ApiSettings, redis: RedisSettings) -> FastAPI:
             app.state.held = held
             yield
 
-    app = FastAPI(title="Rejoin", lifespan=lifespan, redoc_url=None)
+    # No /docs: its page would be fetched from a foreign host; /openapi.json says the same.
+    app = FastAPI(title="Rejoin", lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
     for module in (generations, events, chat, health):
         app.include_router(module.router)

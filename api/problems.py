@@ -109,6 +109,12 @@ async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
     return _problem(row, None, {}, dict(error.headers or {}))
 
 
+async def _on_failure(_: Request, error: Exception) -> JSONResponse:
+    """The top of the ASGI side: our own mistake. It is raised on, and logged by the server."""
+    row = Row(500, "internal_error", "Something went wrong on our side.")
+    return _problem(row, None, {}, {})
+
+
 async def _on_invalid_query(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
@@ -119,6 +125,7 @@ async def _on_invalid_query(_: Request, error: Exception) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     """Have `app` answer with problems."""
+    app.add_exception_handler(Exception, _on_failure)
     app.add_exception_handler(RejoinError, _on_rejoin_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_query)

@@ -74,7 +74,7 @@ def _store_errors() -> Iterator[None]:
         yield
     except (redis.RedisError, OSError) as error:
         if is_away(error):
-            raise StoreUnavailable(type(error).__name__) from error
+            raise StoreUnavailable(f"{type(error).__name__}: {error}"[:200]) from error
         raise
 
 

@@ -4,13 +4,13 @@
 |---|---|---|---|
 | `<prefix>gen:{<id>}` | hash, the record | log | longest life; after the end: retention |
 | `<prefix>gen:{<id>}:log` | stream, the log | log | the same |
-| `<prefix>secret` | string, keys the derived ids | log | outlives every id derived from it |
+| `<prefix>gen:secret` | string, keys the derived ids | log | outlives every id derived from it |
 | `<prefix>arq:queue` | sorted set, id → due time in ms | queue | none |
 | `arq:job:<id>` | string, arq's job | queue | the generation's longest life |
-| `arq:in-progress:<id>` | string, owner's lease token | queue | the same |
+| `arq:in-progress:<id>` | string, owner's lease token | queue | a day; longer than any generation |
 | `arq:retry:<id>` | string, arq's counter | queue | arq's, 1 day |
-| `<prefix>wake` | list, bounded | queue | none |
-| `<prefix>control:<worker>` | list | queue | a minute |
+| `<prefix>gen:wake` | list, bounded | queue | none |
+| `<prefix>gen:control:<worker>` | list | queue | a minute |
 
 The braces are a hash tag: record and log of one generation share a slot of a Redis Cluster.
 arq's own prefixes are constants in arq; generation ids are unique, so they need no prefix of ours.
@@ -43,7 +43,7 @@ class Keys:
     @property
     def secret(self) -> str:
         """The string that keys derived generation ids."""
-        return f"{self.prefix}secret"
+        return f"{self.prefix}gen:secret"
 
     @property
     def queue(self) -> str:
@@ -53,8 +53,8 @@ class Keys:
     @property
     def wake(self) -> str:
         """The list that idle workers block on."""
-        return f"{self.prefix}wake"
+        return f"{self.prefix}gen:wake"
 
     def control(self, worker: str) -> str:
         """Return the list on which `worker` hears of cancels."""
-        return f"{self.prefix}control:{worker}"
+        return f"{self.prefix}gen:control:{worker}"

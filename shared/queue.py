@@ -2,8 +2,8 @@
 
     arq:queue   sorted set   id → due time; of a job that runs: the end of its lease
     arq:in-progress:<id>     the token of the lease; `~token` once it lapsed and was marked
-    wake                     ids that were made due; idle workers block on it
-    control:<worker>         what one worker should hear at once
+    gen:wake                 ids that were made due; idle workers block on it
+    gen:control:<worker>     what one worker should hear at once
 
 A lease says only *when* somebody else may try. Safety is the log's: a false take-over costs work,
 never correctness.

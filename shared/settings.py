@@ -1,10 +1,19 @@
 """Settings that the API and the workers share. Built once by each process and passed on."""
 
+import re
+import sys
 from datetime import timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, RedisDsn, SecretStr, TypeAdapter
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    RedisDsn,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 def _parse_redis_url(value: Any) -> Any:
@@ -77,3 +86,22 @@ class LogSettings(BaseSettings):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log line that is written."
     )
+
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def read_settings(kind: type[Settings]) -> Settings:
+    """Read settings from the environment, or end the process with what is wrong and where."""
+    prefix = str(kind.model_config.get("env_prefix", ""))
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = [
+            f"{prefix}{'_'.join(str(part) for part in each['loc'])}".upper() + f": {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False)
+        ]
+        sys.exit("Rejoin cannot start: " + "; ".join(wrong))
+    except SettingsError as error:
+        named = re.search(r'field "(\w+)"', str(error))
+        sys.exit(f"Rejoin cannot start: {prefix}{named[1].upper() if named else ''}: is not JSON")

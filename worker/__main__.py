@@ -3,17 +3,14 @@
 import asyncio
 import contextlib
 import signal
-import sys
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from shared.connections import Client, open_connection
 from shared.event_log import EventLog
 from shared.generation_store import GenerationStore
 from shared.keys import Keys
 from shared.queue import Queue
-from shared.settings import LogSettings, RedisSettings
+from shared.settings import LogSettings, RedisSettings, read_settings
 from shared.telemetry import configure_logging
 from worker.flusher import Flusher
 from worker.generate import Tools
@@ -81,13 +78,10 @@ async def show_alive(path: Path) -> None:
 
 def main() -> None:
     """Read the settings, or say in one line what is wrong with them."""
-    try:
-        log_settings = LogSettings()
-        settings = (RedisSettings(), ProviderSettings(), WorkerSettings())
-    except ValidationError as error:
-        sys.exit(f"rejoin worker: {error}")
-    configure_logging(log_settings.level, "worker")
-    asyncio.run(serve(*settings))
+    redis_settings = read_settings(RedisSettings)
+    provider_settings, settings = read_settings(ProviderSettings), read_settings(WorkerSettings)
+    configure_logging(read_settings(LogSettings).level, "worker")
+    asyncio.run(serve(redis_settings, provider_settings, settings))
 
 
 if __name__ == "__main__":

@@ -196,7 +196,8 @@ class Flusher:
                 healthy = await self._flush(writers)
             except StoreUnavailable as error:
                 healthy = False
-                log.warning("flush_failed", reason=error.reason, logs=len(writers))
+                tell = log.debug if tries else log.warning
+                tell("flush_failed", reason=error.reason, logs=len(writers))
             for writer in writers:
                 if not writer.is_settled:
                     self.mark_dirty(writer)

@@ -117,6 +117,9 @@ class Ownership:
         if plan is None:
             await store.fail(generation, WORKER_LOST)
             return Outcome.FINISHED
+        if not plan.is_first and not plan.reset and not await self._can_go_on(record, plan):
+            await store.fail(generation, WORKER_LOST)
+            return Outcome.FINISHED
         if self._stopped is not None:
             return self._stopped
         if not await self._is_lease_young():
@@ -137,6 +140,12 @@ class Ownership:
                 return Outcome.NO_RECORD
             case ClaimOutcome.MOVED:
                 return Outcome.NOT_MINE
+
+    async def _can_go_on(self, record: Record, plan: Plan) -> bool:
+        """Whether a rung applies to what stands in the log, before an attempt is announced."""
+        said = Said.read(await self._read_log())
+        rungs = find_rungs(self._tools.settings, plan.model)
+        return choose_resume(rungs, said, record.surface) is not None
 
     async def _hold(self, record: Record, plan: Plan, claim: Claim) -> Outcome:
         """Write the log while it is ours, and no longer than until its deadline."""

@@ -78,7 +78,7 @@ class LeaseKeeper:
         timeout = min(self._settings.lease / 4, LONGEST_RENEWAL)
         with open_sync_client(self._redis, "lease", timeout=timeout) as client:
             renewal = Renewal(client, self._keys, self._settings.lease)
-            pause = self._settings.renewal
+            pause, is_away = self._settings.renewal, False
             while not self._ended.wait(pause.total_seconds()):
                 pause = self._settings.renewal
                 with self._lock:
@@ -88,9 +88,12 @@ class LeaseKeeper:
                 try:
                     lost = renewal.renew(held)
                 except StoreUnavailable as error:
-                    log.warning("lease_renewal_failed", reason=error.reason, leases=len(held))
+                    tell = log.debug if is_away else log.warning
+                    tell("lease_renewal_failed", reason=error.reason, leases=len(held))
+                    is_away = True
                     pause = min(RECONNECT_EVERY, pause)
                     continue
+                is_away = False
                 for lease in held:
                     if lease.generation in lost:
                         loop.call_soon_threadsafe(self._lose, lease)

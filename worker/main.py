@@ -91,12 +91,16 @@ class GenerationWorker(Worker):
     async def main(self) -> None:
         """Lease and start due jobs until draining. Redis being away only makes it wait."""
         log.info("worker_started", worker=self._settings.name, slots=self.max_jobs)
+        is_away = False
         while self.allow_pick_jobs:
             try:
                 await self._poll_iteration()
+                is_away = False
             except (StoreUnavailable, RedisError) as error:
                 # The top of the queue: whatever Redis says, the running generations go on.
-                log.warning("poll_failed", error=repr(error))
+                tell = log.debug if is_away else log.warning
+                tell("poll_failed", error=str(error) or repr(error))
+                is_away = True
                 await asyncio.sleep(STORE_RETRY_S)
 
     async def _poll_iteration(self) -> None:

@@ -68,7 +68,7 @@ export class Story {
       this.#add("started", `Attempt ${data.attempt} began`, STARTS[data.resume] ?? "");
     }
     if (type === "retrying") {
-      this.#add("retrying", "The model was not ready", `Tried again after ${seconds(data.delay_ms)}`);
+      this.#add("retrying", "The model had to be asked again", `After a pause of ${seconds(data.delay_ms)}`);
     }
     if (type === "reset") {
       this.seams = [];

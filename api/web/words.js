@@ -18,7 +18,7 @@ export function connectionNote({ connection, status, text, retrying }) {
   if (connection === "cut") return "The generation goes on without this tab";
   if (connection === "paused") return "While this tab is hidden";
   if (connection !== "live") return "";
-  if (retrying) return "The model is not ready, it will be asked again";
+  if (retrying) return "The model did not answer, it will be asked again";
   if (status === "queued") return "Waiting for a worker";
   return text ? "" : "Waiting for the first word";
 }

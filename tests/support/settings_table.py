@@ -3,6 +3,7 @@
 `python -m tests.support.settings_table` writes it between the two markers in README.md.
 """
 
+import json
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -52,6 +53,8 @@ def _default(value: object) -> str:
             return "drawn"
         case None | () | "":
             return "empty"
+        case dict():
+            return f"`{json.dumps(value)}`"
         case bool():
             return f"`{str(value).lower()}`"
         case int() if hasattr(value, "human_readable"):

@@ -123,7 +123,8 @@ class GenerationWorker(Worker):
             if leased.next_due is not None:
                 pause = min(pause, max(leased.next_due, timedelta(milliseconds=1)))
             free -= len(leased.leases)
-        await self._wait_for_news(pause, listen_for_work=free > 0)
+        if self.allow_pick_jobs:
+            await self._wait_for_news(pause, listen_for_work=free > 0)
 
     async def _wait_for_news(self, pause: timedelta, *, listen_for_work: bool) -> None:
         """Block until there is work for a free slot, a message for us, or the pause is over."""

@@ -135,7 +135,9 @@ class LogAbsent(AppendRefused):
 
 @dataclass(eq=False)
 class LogClosed(AppendRefused):
-    """Somebody closed the log: a cancel, a deadline, or another owner."""
+    """Somebody closed the log: a cancel, a deadline, or another owner. `state` is its final one."""
+
+    state: str
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError
 from shared.connections import Client, Command
 from shared.errors import StoreUnavailable
 from shared.events import Entry, decode_entry
-from shared.generation import Record, State, decode_record
+from shared.generation import Record, State, Upstream, decode_record
 from shared.ids import BEGINNING, EntryId, GenerationId, decode_entry_id
 from shared.keys import Keys
 
@@ -70,11 +70,22 @@ class EventLog:
         self._close = client.script("close")
 
     def append_command(
-        self, generation: GenerationId, token: str, first: EntryId, entries: Sequence[Entry]
+        self,
+        generation: GenerationId,
+        token: str,
+        first: EntryId,
+        entries: Sequence[Entry],
+        upstream: Upstream | None = None,
+        *,
+        notes_upstream: bool = False,
     ) -> Command:
         """Return the command that appends `entries`, dense from `first`, if the log is mine.
 
-        Atomic: all entries or none. A repeat of the same command adds nothing.
+        `upstream` is where the last of them stands in the provider's answer, noted in the record
+        if `notes_upstream` says so; None then means that there is nothing to go on with any more.
+        Without entries it changes no log, and tells what became of it.
+
+        Atomic: all entries and the note, or nothing. A repeat of the same command adds nothing.
         """
         fields = [part for entry in entries for part in (entry.type.value, entry.data)]
         return (
@@ -86,6 +97,9 @@ class EventLog:
             token,
             first.epoch,
             first.seq,
+            upstream.id if upstream else "",
+            "" if upstream is None or upstream.at is None else upstream.at,
+            "1" if notes_upstream else "",
             *fields,
         )
 

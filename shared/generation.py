@@ -36,6 +36,16 @@ class Surface(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Upstream:
+    """An answer that its provider goes on making without us, and how much of it the log holds."""
+
+    id: str
+    """The provider's own name for it."""
+    at: int | None
+    """Number of the last of its events that is in the log; None before the first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """The hash beside a log. Times are UTC; `request` is what the provider is asked."""
 
@@ -61,6 +71,8 @@ class Record:
     reset_at: EntryId
     """The last `reset`, where a late reader's history starts; 0-0 if there was none."""
     usage: dict[str, Any] | None
+    upstream: Upstream | None = None
+    """What the last attempt can be gone on with; None where there is no such thing."""
 
     @property
     def worker(self) -> str | None:
@@ -95,7 +107,13 @@ def decode_record(fields: dict[bytes, bytes]) -> Record | None:
         failures=int(text.get("failures", "0")),
         reset_at=parse_entry_id(text["reset_at"]) if "reset_at" in text else BEGINNING,
         usage=json.loads(text["usage"]) if text.get("usage") else None,
+        upstream=decode_upstream(text.get("upstream_id", ""), text.get("upstream_at", "")),
     )
+
+
+def decode_upstream(upstream_id: str, at: str) -> Upstream | None:
+    """Read the two fields of a record that name its upstream answer."""
+    return Upstream(upstream_id, int(at) if at else None) if upstream_id else None
 
 
 def _decode_time(ms: str) -> datetime:

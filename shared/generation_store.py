@@ -12,7 +12,16 @@ from typing import Any, Final, Literal
 from shared.connections import Argument, Client
 from shared.errors import GenerationGone, GenerationUnknown, IdempotencyConflict
 from shared.events import EventType, encode_data
-from shared.generation import RECORD_VERSION, Record, State, Surface, decode_record
+from shared.failures import GENERATION_TIMEOUT, QUEUE_TIMEOUT, Failure
+from shared.generation import (
+    RECORD_VERSION,
+    Record,
+    State,
+    Surface,
+    Upstream,
+    decode_record,
+    decode_upstream,
+)
 from shared.ids import EntryId, GenerationId
 from shared.keys import Keys
 from shared.scripts import Script, to_ms
@@ -78,23 +87,14 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """The data of a `failed` event: a stable code, a sentence, and whether a repeat may help."""
+class Leftover:
+    """What may be left of a closed generation whose owner did not clear it away."""
 
-    code: str
-    message: str
-    retryable: bool
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The event's data."""
-        return {"code": self.code, "message": self.message, "retryable": self.retryable}
-
-
-QUEUE_TIMEOUT: Final = Failure("queue_timeout", "No worker took the generation in time.", True)
-GENERATION_TIMEOUT: Final = Failure(
-    "generation_timeout", "The generation took longer than it may.", True
-)
+    state: State
+    token: str
+    """Of the last claim, which may settle it; empty if it was never claimed."""
+    upstream: Upstream | None
+    has_usage: bool
 
 
 class GenerationStore:
@@ -213,10 +213,30 @@ class GenerationStore:
         """Count an attempt that its provider failed. Raises: StoreUnavailable."""
         await self._client.run(self._note_failure, [self._keys.record(generation)], (token,))
 
-    async def settle(self, generation: GenerationId, token: str, usage: dict[str, Any]) -> bool:
-        """Write the real usage of a cancelled or failed generation into its record."""
+    async def leftover(self, generation: GenerationId) -> Leftover | None:
+        """Return what is left of a closed one, an erased one included; None if it is open or gone.
+
+        Raises: StoreUnavailable.
+        """
+        names = ("state", "token", "upstream_id", "upstream_at", "usage")
+        raw = await self._client.call("HMGET", self._keys.record(generation), *names)
+        state, token, upstream_id, at, usage = ((value or b"").decode() for value in raw)
+        if not state or not State(state).is_closed:
+            return None
+        return Leftover(State(state), token, decode_upstream(upstream_id, at), bool(usage))
+
+    async def settle(
+        self, generation: GenerationId, token: str, usage: dict[str, Any], *, is_estimate: bool
+    ) -> bool:
+        """Write what a cancelled or failed generation cost into its record.
+
+        An estimate gives way to a figure. Returns whether it was written.
+        Raises: StoreUnavailable.
+        """
         reply = await self._client.run(
-            self._settle, [self._keys.record(generation)], (token, encode_data(usage))
+            self._settle,
+            [self._keys.record(generation)],
+            (token, encode_data(usage), "1" if is_estimate else ""),
         )
         return bool(reply)
 

@@ -13,11 +13,12 @@ from shared.queue import Queue
 from shared.settings import LogSettings, RedisSettings, read_settings
 from shared.telemetry import configure_logging
 from worker.flusher import Flusher
-from worker.generate import Tools
 from worker.lease import LeaseKeeper
 from worker.main import GenerationWorker
-from worker.provider.chat_completions import open_provider
+from worker.provider.model_server import open_model_server
+from worker.recovery import default_ladder
 from worker.settings import ProviderSettings, WorkerSettings
+from worker.tools import Tools
 
 
 async def serve(
@@ -25,13 +26,16 @@ async def serve(
 ) -> None:
     """Run until SIGTERM or SIGINT, then drain."""
     keys = Keys(redis_settings.key_prefix)
+    if settings.ladder is None:
+        ladder = default_ladder(provider_settings.base_url)
+        settings = settings.model_copy(update={"ladder": ladder})
     async with contextlib.AsyncExitStack() as stack:
         log_store = Client(await stack.enter_async_context(open_connection(redis_settings, "log")))
         queue_store = await stack.enter_async_context(open_connection(redis_settings, "queue"))
         blocking = await stack.enter_async_context(
             open_connection(redis_settings, "wake", block=settings.poll)
         )
-        provider = await stack.enter_async_context(open_provider(provider_settings, settings))
+        provider = await stack.enter_async_context(open_model_server(provider_settings, settings))
         event_log = EventLog(log_store, keys)
         flusher = Flusher(event_log)
         queue = Queue(Client(queue_store), keys)
@@ -58,6 +62,7 @@ async def serve(
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(flusher.run(), name="flusher"),
+                tasks.create_task(flusher.look_forever(settings.renewal), name="looks"),
                 tasks.create_task(worker.keeper.run(), name="lease"),
             ]
             if settings.alive_file is not None:

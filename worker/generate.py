@@ -1,43 +1,30 @@
-"""The job on one screen: claim the log, stream the model's answer into it, close it."""
+"""The job on one screen: claim the log, stream the model's answer into it, close it, keep watch."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import Enum, auto
 from typing import Final
 
 import structlog
 
 from shared.errors import (
+    AppendRefused,
     ClaimLost,
     Fenced,
     GenerationUnknown,
-    LogAbsent,
     LogClosed,
-    ProviderError,
 )
-from shared.event_log import EventLog
-from shared.events import Answer, Event, EventType, fold
-from shared.generation import Record, Surface
-from shared.generation_store import Claim, ClaimOutcome, Failure, GenerationStore
-from shared.queue import Lease, Queue
-from worker.flusher import Flusher, LogWriter
-from worker.provider.chat_completions import ChatCompletions
-from worker.recovery import (
-    WORKER_LOST,
-    Plan,
-    Retry,
-    choose_resume,
-    find_rungs,
-    plan_attempt,
-    plan_retry,
-)
+from shared.failures import WORKER_LOST
+from shared.generation import Record, State
+from shared.generation_store import Claim, ClaimOutcome
+from shared.queue import Lease
+from worker.attempts import Attempts, end_run
+from worker.log_writer import LogWriter
+from worker.outcome import Outcome
+from worker.recovery import Plan, choose_resume, find_rungs, plan_attempt
 from worker.said import Said
-from worker.settings import WorkerSettings
-
-OUTPUT_TOO_LARGE: Final = Failure(
-    "output_too_large", "The answer grew beyond what one generation may hold.", False
-)
+from worker.tools import Tools, insist
 
 EXPIRE_TRIES: Final = 40
 EXPIRE_PAUSE_S: Final = 0.05
@@ -46,46 +33,17 @@ EXPIRE_PAUSE_S: Final = 0.05
 log = structlog.get_logger()
 
 
-class Outcome(Enum):
-    """What is to be done with the job."""
-
-    FINISHED = auto()
-    """The log is closed: the job can go."""
-    NOT_MINE = auto()
-    """Somebody else owns it: it is not touched."""
-    GIVE_BACK = auto()
-    """It must run again, here or elsewhere."""
-    PAUSE = auto()
-    """It must run again after a while: its provider asked for that."""
-    NO_RECORD = auto()
-    """Its record is missing: not written yet, or gone."""
-    NO_RECORD_AGAIN = auto()
-    """And was missing the last time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every attempt of this worker shares."""
-
-    store: GenerationStore
-    queue: Queue
-    event_log: EventLog
-    flusher: Flusher
-    provider: ChatCompletions
-    settings: WorkerSettings
-    model: str
-    """For requests that name none."""
-
-
 class Ownership:
-    """One run of one job: take the log over, and write it until it is closed.
+    """One run of one job: take the log over, write it until it is closed, and see that it stays so.
 
     `stop` ends it from outside, at once, wherever it waits.
     """
 
-    def __init__(self, tools: Tools, lease: Lease) -> None:
+    def __init__(self, tools: Tools, lease: Lease, free_slot: Callable[[], None]) -> None:
+        """`free_slot` is called when nothing is asked of a provider any more."""
         self._tools = tools
         self._lease = lease
+        self._free_slot = free_slot
         self._stopped: Outcome | None = None
         self._scope: asyncio.Timeout | None = None
         self.pause = timedelta(0)
@@ -94,32 +52,31 @@ class Ownership:
     def stop(self, outcome: Outcome = Outcome.FINISHED) -> None:
         """End it because the log is closed or held by another: write nothing more."""
         self._stopped = outcome
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> Outcome:
         """Return what is to be done with the job. Raises: StoreUnavailable."""
         try:
-            return await self._run()
+            record = await self._tools.store.record(self._lease.generation)
         except GenerationUnknown:
-            return Outcome.NO_RECORD
-
-    async def _run(self) -> Outcome:
-        generation, store = self._lease.generation, self._tools.store
-        record = await store.record(generation)
-        if record.state.is_closed:
-            return Outcome.FINISHED
+            return await self._clear_up_after_others(None)
         if record.is_overdue(datetime.now(UTC)):
-            closed = await store.expire(generation)
-            if closed.state.is_closed:
-                return Outcome.FINISHED
+            await self._tools.store.expire(self._lease.generation)
+            record = await self._tools.store.record(self._lease.generation)
+        if record.state.is_closed:
+            return await self._clear_up_after_others(record)
+        return await self._claim(record)
+
+    async def _claim(self, record: Record) -> Outcome:
+        generation, store = self._lease.generation, self._tools.store
         plan = plan_attempt(record, self._tools.settings, default_model=self._tools.model)
-        if plan is None:
+        if plan is None or not await self._can_go_on(record, plan):
             await store.fail(generation, WORKER_LOST)
-            return Outcome.FINISHED
-        if not plan.is_first and not plan.reset and not await self._can_go_on(record, plan):
-            await store.fail(generation, WORKER_LOST)
-            return Outcome.FINISHED
+            return await self._clear_up_after_others(record)
         if self._stopped is not None:
             return self._stopped
         if not await self._is_lease_young():
@@ -135,7 +92,7 @@ class Ownership:
             case ClaimOutcome.CLAIMED:
                 return await self._hold(replace(record, model=plan.model), plan, claim)
             case ClaimOutcome.CLOSED:
-                return Outcome.FINISHED
+                return await self._clear_up_after_others(record)
             case ClaimOutcome.ABSENT:
                 return Outcome.NO_RECORD
             case ClaimOutcome.MOVED:
@@ -143,119 +100,11 @@ class Ownership:
 
     async def _can_go_on(self, record: Record, plan: Plan) -> bool:
         """Whether a rung applies to what stands in the log, before an attempt is announced."""
-        said = Said.read(await self._read_log())
+        if plan.is_first or plan.reset:
+            return True
+        said = Said.read(await self._tools.read_answer(self._lease.generation))
         rungs = find_rungs(self._tools.settings, plan.model)
-        return choose_resume(rungs, said, record.surface) is not None
-
-    async def _hold(self, record: Record, plan: Plan, claim: Claim) -> Outcome:
-        """Write the log while it is ours, and no longer than until its deadline."""
-        bound = log.bind(generation=self._lease.generation)
-        bound.info("attempt_started", **plan.started)
-        writer = self._tools.flusher.open_writer(self._lease.generation, claim.token, claim.last_id)
-        try:
-            async with asyncio.timeout(claim.time_left.total_seconds()) as self._scope:
-                if self._stopped is not None:
-                    self.stop(self._stopped)
-                outcome = await self._write(record, plan, writer)
-        except TimeoutError:
-            bound.info("attempt_stopped", by="another" if self._stopped else "deadline")
-            if self._stopped is not None:
-                return self._stopped
-            return await self._expire()
-        except (LogClosed, LogAbsent) as refusal:
-            bound.info("attempt_refused", refusal=type(refusal).__name__)
-            return Outcome.FINISHED
-        except Fenced:
-            bound.info("attempt_fenced")
-            return Outcome.NOT_MINE
-        except ClaimLost:
-            bound.warning("attempt_lost_claim")
-            return Outcome.GIVE_BACK
-        finally:
-            self._scope = None
-            writer.abandon()
-        bound.info("attempt_ended")
-        return outcome
-
-    async def _write(self, record: Record, plan: Plan, writer: LogWriter) -> Outcome:
-        """Ask until the model has answered or the ladder ends. Raises: AppendRefused."""
-        settings = self._tools.settings
-        said = Said() if plan.is_first or plan.reset else Said.read(await self._read_log())
-        resume = choose_resume(find_rungs(settings, plan.model), said, record.surface)
-        if resume is None:
-            await writer.close(EventType.FAILED, WORKER_LOST.data, None)
-            return Outcome.FINISHED
-        if resume == "restart":
-            said = await _forget(writer)
-        attempt, failures = plan, record.failures
-        while True:
-            try:
-                await self._ask(record, attempt.model, said, writer)
-            except ProviderError as error:
-                failures += 1
-                log.warning(
-                    "attempt_failed",
-                    generation=self._lease.generation,
-                    attempt=attempt.attempt,
-                    code=error.code,
-                    detail=error.detail,
-                )
-                retry = plan_retry(error, record, said, settings, attempts=failures)
-                if retry is None:
-                    failure = Failure(error.code, error.message, error.retryable)
-                    await writer.close(EventType.FAILED, failure.data, None)
-                    return Outcome.FINISHED
-                attempt = replace(attempt, attempt=attempt.attempt + 1, resume=retry.resume)
-                await self._announce(retry, attempt, error, writer)
-            else:
-                return Outcome.FINISHED
-            if retry.gives_slot_back:
-                await writer.wait_written()
-                self.pause = retry.pause
-                return Outcome.PAUSE
-            await asyncio.sleep(retry.pause.total_seconds())
-            if retry.resume == "restart":
-                said = await _forget(writer)
-            await writer.put(Event(EventType.STARTED, attempt.started))
-
-    async def _announce(
-        self, retry: Retry, attempt: Plan, error: ProviderError, writer: LogWriter
-    ) -> None:
-        """Say that there will be another attempt, and count the failed one."""
-        data = {
-            "attempt": attempt.attempt,
-            "reason": error.code,
-            "delay_ms": round(retry.pause / timedelta(milliseconds=1)),
-        }
-        await writer.put(Event(EventType.RETRYING, data))
-        await self._tools.store.note_failure(self._lease.generation, self._lease.token)
-
-    async def _ask(self, record: Record, model: str, said: Said, writer: LogWriter) -> None:
-        """Append what the model says, then how it ended. Raises: ProviderError, AppendRefused."""
-        convert = said.line_feeds.convert if record.surface is Surface.CHAT else None
-        largest = int(self._tools.settings.max_output)
-        async with self._tools.provider.open_answer(said.extend(record.request), model) as answer:
-            async for spoken in answer:
-                event = convert(spoken) if convert else spoken
-                if event is None:
-                    continue
-                said.add(event)
-                if said.size > largest:
-                    break
-                await writer.put(event)
-            finish = answer.finish
-        if said.size > largest:
-            await writer.close(EventType.FAILED, OUTPUT_TOO_LARGE.data, finish.usage)
-        else:
-            data = {"finish_reason": finish.reason, "usage": finish.usage}
-            await writer.close(EventType.DONE, data, finish.usage)
-
-    async def _read_log(self) -> Answer:
-        """Return what earlier owners left. Read after the claim: nothing comes to it any more."""
-        answer = Answer()
-        while page := await self._tools.event_log.read(self._lease.generation, answer.last_id):
-            fold(page, answer)
-        return answer
+        return choose_resume(rungs, said, record.surface, record.upstream) is not None
 
     async def _is_lease_young(self) -> bool:
         """Whether the lease can be relied on for the claim; an old one is renewed first.
@@ -266,17 +115,114 @@ class Ownership:
             return True
         return await self._tools.queue.renew(self._lease, self._tools.settings.lease)
 
-    async def _expire(self) -> Outcome:
+    async def _hold(self, record: Record, plan: Plan, claim: Claim) -> Outcome:
+        """Write the log while it is ours, and no longer than until its deadline."""
+        bound = log.bind(generation=self._lease.generation)
+        bound.info("attempt_started", **plan.started)
+        writer = self._tools.flusher.open_writer(self._lease.generation, claim.token, claim.last_id)
+        writer.on_refused = self._interrupt
+        attempts = Attempts(self._tools, record, plan, writer, claim.token)
+        try:
+            async with asyncio.timeout(claim.time_left.total_seconds()) as self._scope:
+                if self._stopped is not None:
+                    self.stop(self._stopped)
+                pause = await attempts.make()
+            self._scope = None
+            if pause is not None:
+                self.pause = pause
+                bound.info("attempt_paused")
+                return Outcome.PAUSE
+            bound.info("attempt_ended")
+            return await self._keep_watch(writer, attempts, None)
+        except (TimeoutError, AppendRefused) as end:
+            self._scope = None
+            refusal = end if isinstance(end, AppendRefused) else writer.refusal
+            by = "message" if self._stopped else "deadline"
+            bound.info("attempt_stopped", by=type(refusal).__name__ if refusal else by)
+            if isinstance(refusal, Fenced) or self._stopped is Outcome.NOT_MINE:
+                return Outcome.NOT_MINE
+            if isinstance(refusal, ClaimLost):
+                return Outcome.GIVE_BACK
+            if refusal is None and self._stopped is None:
+                if not await insist(self._expire):
+                    return Outcome.GIVE_BACK
+                closed_as = State.FAILED
+            else:
+                closed_as = State.CANCELLED
+                if isinstance(refusal, LogClosed):
+                    closed_as = State(refusal.state)
+            if closed_as is State.DONE:
+                return Outcome.NOT_MINE
+            return await self._keep_watch(writer, attempts, closed_as)
+        finally:
+            self._scope = None
+            attempts.abandon()
+            writer.abandon()
+
+    async def _expire(self) -> bool:
         """End the log at its deadline, by Redis' clock, which may run a little behind ours."""
         for _ in range(EXPIRE_TRIES):
             closed = await self._tools.store.expire(self._lease.generation)
             if closed.state.is_closed:
-                return Outcome.FINISHED
+                return True
             await asyncio.sleep(EXPIRE_PAUSE_S)
-        return Outcome.GIVE_BACK
+        return False
 
+    async def _keep_watch(
+        self, writer: LogWriter, attempts: Attempts, closed_as: State | None
+    ) -> Outcome:
+        """Clear up, and after a while look whether Redis still has the end; else write it again.
 
-async def _forget(writer: LogWriter) -> Said:
-    """Take everything back that was said, and begin anew."""
-    await writer.put(Event(EventType.RESET, {}))
-    return Said()
+        `closed_as`: how another closed the log; None if we did.
+        """
+        self._free_slot()
+        watch = asyncio.create_task(asyncio.sleep(self._tools.settings.watch.total_seconds()))
+        try:
+            await attempts.clear_up(closed_by_another=closed_as is not None)
+            await watch
+        finally:
+            watch.cancel()
+        try:
+            if closed_as is None:
+                writer.look()
+                await writer.wait_written()
+                return Outcome.FINISHED
+            writer.reopen()
+            await writer.wait_written()
+        except ClaimLost:
+            if closed_as is None:
+                return Outcome.GIVE_BACK
+        except Fenced:
+            return Outcome.NOT_MINE
+        except AppendRefused:
+            return Outcome.FINISHED
+        log.warning("end_was_lost", generation=self._lease.generation, state=closed_as)
+        return await self._close_again(closed_as)
+
+    async def _close_again(self, closed_as: State) -> Outcome:
+        """Write an end anew that Redis lost."""
+        store = self._tools.store
+        move = store.cancel if closed_as is State.CANCELLED else store.expire
+        closed = await insist(lambda: move(self._lease.generation))
+        return Outcome.FINISHED if closed.state.is_closed else Outcome.GIVE_BACK
+
+    async def _clear_up_after_others(self, record: Record | None) -> Outcome:
+        """Do what the owner of a closed log could not: end its run, settle what it cost.
+
+        `record` is missing where it is hidden, or gone.
+        """
+        store, generation = self._tools.store, self._lease.generation
+        left = await store.leftover(generation)
+        if left is None:
+            return Outcome.NO_RECORD
+        if left.state is State.DONE or not left.token:
+            return Outcome.FINISHED
+        usage = await end_run(self._tools, left.upstream) if left.upstream else None
+        if usage is not None:
+            await store.settle(generation, left.token, usage, is_estimate=False)
+        elif record is not None and not left.has_usage:
+            said = Said.read(await self._tools.read_answer(generation))
+            if said.size or left.state is State.CANCELLED:
+                estimate = said.estimate_usage(record.request)
+                await store.settle(generation, left.token, estimate, is_estimate=True)
+        return Outcome.FINISHED

@@ -17,27 +17,23 @@ from typing import Any, Final
 import structlog
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
-from arq.worker import RetryJob, Worker, func
+from arq.worker import Worker, func
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared.connections import Client
 from shared.errors import GenerationUnknown, StoreUnavailable
-from shared.generation_store import Failure
+from shared.failures import JOB_EXPIRED, JOB_UNDECODABLE, Failure
 from shared.ids import GenerationId
 from shared.keys import Keys
-from shared.queue import JOB_FUNCTION, OFFER_DELAY, Lease, Queue, decode_json, encode_json
-from worker.generate import Outcome, Ownership, Tools
+from shared.queue import JOB_FUNCTION, Lease, Queue, decode_json, encode_json
+from worker.generate import Ownership
 from worker.lease import LeaseKeeper
-
-OWNER_LIFE: Final = timedelta(days=1)
-"""How long a job remembers its last owner; longer than any generation lives."""
+from worker.outcome import OWNER_LIFE, Outcome, carry_out
+from worker.tools import STORE_RETRY_S, Tools
 
 MANY_TRIES: Final = 10**9
 """arq counts runs, deploys and crashes alike; we keep our own accounts."""
-
-STORE_RETRY_S: Final = 0.25
-"""Pause between tries of something that must get through to Redis."""
 
 SHORTEST_POP_S: Final = 0.001
 """BLPOP takes 0 for ever."""
@@ -47,9 +43,6 @@ CRASH_DELAY: Final = timedelta(seconds=1)
 
 HAND_OVER_S: Final = 2.0
 """How long a drained worker tries to give its jobs back. Redis is away then: their leases lapse."""
-
-EXPIRED: Final = Failure("job_expired", "The job was lost from the queue.", True)
-UNDECODABLE: Final = Failure("job_undecodable", "The job in the queue cannot be read.", False)
 
 log = structlog.get_logger()
 
@@ -81,6 +74,7 @@ class GenerationWorker(Worker):
         self._keys = keys
         self._blocking = blocking
         self._leases: dict[str, Lease] = {}
+        self._slots: set[str] = set()
         self._owned: dict[str, Ownership] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._pauses: dict[str, timedelta] = {}
@@ -158,19 +152,27 @@ class GenerationWorker(Worker):
             # Our own, which lapsed while we were frozen and nobody took: it goes on under this one.
             return
         self.job_counter += 1
+        self._slots.add(job_id)
         task = self.loop.create_task(self.run_job(job_id, 0), name=f"job {job_id}")
         self.tasks[job_id] = task
         task.add_done_callback(lambda done: self._end(job_id, done))
 
     def _end(self, job_id: str, task: "asyncio.Task[None]") -> None:
-        """The job's task is over, in whatever way: free its slot, and look for more work."""
-        was_full = self.job_counter == self.max_jobs
-        self.job_counter -= 1
+        """The job's task is over, in whatever way."""
+        self._free_slot(job_id)
         del self.tasks[job_id]
         self.keeper.drop(self._leases.pop(job_id))
         if not task.cancelled() and (error := task.exception()):
             # Not given back: the lease lapses, and whoever takes the job next begins afresh.
             log.error("job_crashed", generation=job_id, error=repr(error))
+
+    def _free_slot(self, job_id: str) -> None:
+        """Let another job have the slot, once: its task may have a while to go."""
+        if job_id not in self._slots:
+            return
+        self._slots.remove(job_id)
+        was_full = self.job_counter == self.max_jobs
+        self.job_counter -= 1
         if was_full and self.allow_pick_jobs:
             self.loop.create_task(self._tell_self())
 
@@ -202,9 +204,11 @@ class GenerationWorker(Worker):
         """arq's job: one ownership, whose outcome `finish_job` carries out."""
         generation: str = ctx["job_id"]
         if arguments != (generation,) or named:
-            await self._fail_unusable(generation, UNDECODABLE)
+            await self._fail_unusable(generation, JOB_UNDECODABLE)
             return
-        owned = self._owned[generation] = Ownership(self._tools, self._leases[generation])
+        owned = self._owned[generation] = Ownership(
+            self._tools, self._leases[generation], lambda: self._free_slot(generation)
+        )
         try:
             outcome = await owned.run()
         finally:
@@ -213,38 +217,19 @@ class GenerationWorker(Worker):
             outcome = Outcome.NO_RECORD_AGAIN
         self._outcomes[generation] = outcome
         self._pauses[generation] = owned.pause
-        if outcome is Outcome.GIVE_BACK:
-            raise RetryJob
 
     async def finish_job(self, job_id: str, finish: bool, *_: Any) -> None:
-        """Carry out the outcome of a job; one that was cancelled or raised is given back.
+        """Carry out the outcome of a job; one that was cancelled is handed over.
 
         arq says `finish` of one that raised: that one waits a little, so that it cannot spin.
         """
-        outcome = self._outcomes.pop(job_id, Outcome.GIVE_BACK)
-        pause = self._pauses.pop(job_id, timedelta(0))
-        delay = CRASH_DELAY if finish and outcome is Outcome.GIVE_BACK else timedelta(0)
+        default = Outcome.GIVE_BACK if finish else Outcome.HAND_OVER
+        outcome = self._outcomes.pop(job_id, default)
+        pause = self._pauses.pop(job_id, CRASH_DELAY)
         lease = self._leases[job_id]
         while True:
             try:
-                match outcome:
-                    case Outcome.FINISHED:
-                        await self._queue.finish(lease)
-                    case Outcome.GIVE_BACK:
-                        if not finish:
-                            await self._tools.store.hand_over(
-                                lease.generation, lease.token, "drain"
-                            )
-                        await self._queue.give_back(lease, delay)
-                    case Outcome.PAUSE:
-                        await self._tools.store.hand_over(lease.generation, lease.token, "pause")
-                        await self._queue.give_back(lease, pause)
-                    case Outcome.NO_RECORD:
-                        await self._queue.give_back(lease, OFFER_DELAY)
-                    case Outcome.NO_RECORD_AGAIN:
-                        await self._drop(lease)
-                    case Outcome.NOT_MINE:
-                        pass
+                await carry_out(outcome, lease, pause, self._tools.store, self._queue)
             except StoreUnavailable as error:
                 log.warning("finish_failed", generation=job_id, reason=error.reason)
                 await asyncio.sleep(STORE_RETRY_S)
@@ -256,21 +241,10 @@ class GenerationWorker(Worker):
                 lease = newest
                 outcome = Outcome.GIVE_BACK if outcome is Outcome.NOT_MINE else outcome
 
-    async def _drop(self, lease: Lease) -> None:
-        """Remove a job that has no record; one whose record came just then is made due again."""
-        log.warning("job_dropped", generation=lease.generation, reason="no record")
-        await self._queue.finish(lease)
-        try:
-            record = await self._tools.store.record(lease.generation)
-        except GenerationUnknown:
-            return
-        if not record.state.is_closed:
-            await self._queue.release(lease.generation, lifetime=OWNER_LIFE)
-
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """End the log of a job that arq could not even start: none of its hooks runs then."""
         is_there = await self.pool.exists(job_key_prefix + job_id)
-        await self._fail_unusable(job_id, UNDECODABLE if is_there else EXPIRED)
+        await self._fail_unusable(job_id, JOB_UNDECODABLE if is_there else JOB_EXPIRED)
         await self.finish_job(job_id, True)
 
     async def _fail_unusable(self, job_id: str, failure: Failure) -> None:

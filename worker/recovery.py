@@ -1,7 +1,8 @@
 """What a new attempt does with what earlier ones said: the recovery ladder.
 
-The rungs, first that applies: re-attach (not yet), continue, restart, fail. Which of them a model
-has is a setting; which applies depends on what was said, and on whether clients can forget it.
+The rungs, first that applies: re-attach, continue, restart, fail. Which of them a model has is a
+setting; which applies depends on what was said, on whether its provider still says it, and on
+whether clients can forget it.
 """
 
 import random
@@ -9,21 +10,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from shared.errors import ProviderError
-from shared.generation import Record, Surface
-from shared.generation_store import Failure
+from shared.generation import Record, Surface, Upstream
 from worker.said import Said
 from worker.settings import Rung, WorkerSettings
-
-WORKER_LOST: Final = Failure(
-    "worker_lost", "The worker was lost and the answer could not be continued.", True
-)
 
 MOST_DOUBLINGS: Final = 16
 """Of a pause: more would reach beyond what a duration can hold, and no pause is so long."""
 
-Resume = Literal["fresh", "continue", "restart"]
+Resume = Literal["fresh", "reattach", "continue", "restart"]
+
+_REATTACHING: Final = ("api.openai.com", ".openai.azure.com")
+"""Hosts, or ends of hosts, whose Responses API runs in the background. Source: their references."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,19 @@ class Retry:
     """Whether the pause is so long that somebody else should have the slot."""
 
 
+def default_ladder(base_url: str) -> dict[str, tuple[Rung, ...]]:
+    """Return what the server at `base_url` is known to be able to do.
+
+    No server is known to go on from an assistant prefix for every model it has: that is for the
+    operator to say.
+    """
+    host = urlsplit(base_url).hostname or ""
+    return {"*": ("reattach", "restart") if host.endswith(_REATTACHING) else ("restart",)}
+
+
 def find_rungs(settings: WorkerSettings, model: str) -> tuple[Rung, ...]:
     """Return the ladder of `model`: that of the first pattern it matches, none if it has none."""
-    for pattern, rungs in settings.ladder.items():
+    for pattern, rungs in (settings.ladder or {}).items():
         if fnmatchcase(model, pattern):
             return rungs
     return ()
@@ -75,6 +85,8 @@ def plan_attempt(record: Record, settings: WorkerSettings, *, default_model: str
         return None
     model = record.model or default_model
     rungs = find_rungs(settings, model)
+    if record.upstream is None:
+        rungs = tuple(rung for rung in rungs if rung != "reattach")
     resume: Resume = "fresh" if record.attempts == 0 else rungs[0] if rungs else "fresh"
     return Plan(
         attempt=record.attempts + record.failures - record.pauses + 1,
@@ -84,26 +96,41 @@ def plan_attempt(record: Record, settings: WorkerSettings, *, default_model: str
     )
 
 
-def choose_resume(rungs: tuple[Rung, ...], said: Said, surface: Surface) -> Resume | None:
-    """Return the first rung that applies to what was said; None where only failing is left."""
-    if said.is_empty:
-        return "fresh"
+def choose_resume(
+    rungs: tuple[Rung, ...], said: Said, surface: Surface, run: Upstream | None
+) -> Resume | None:
+    """Return the first rung that applies to what was said; None where only failing is left.
+
+    `run`: the answer that the provider goes on making, if it does.
+    """
     for rung in rungs:
+        if rung == "reattach":
+            if run is not None:
+                return rung
+            continue
+        if said.is_empty:
+            break
         if rung == "continue" and said.is_only_text:
             return rung
         if rung == "restart" and surface is Surface.NATIVE:
             return rung
-    return None
+    return "fresh" if said.is_empty else None
 
 
 def plan_retry(
-    error: ProviderError, record: Record, said: Said, settings: WorkerSettings, *, attempts: int
+    error: ProviderError,
+    record: Record,
+    said: Said,
+    run: Upstream | None,
+    settings: WorkerSettings,
+    *,
+    attempts: int,
 ) -> Retry | None:
     """Return how to ask again after `error` ended the last of `attempts`; None to give up."""
     if not error.retryable or attempts >= settings.max_attempts:
         return None
     model = record.model or ""
-    resume = choose_resume(find_rungs(settings, model), said, record.surface)
+    resume = choose_resume(find_rungs(settings, model), said, record.surface, run)
     if resume is None:
         return None
     pause = error.retry_after or _draw_pause(settings, attempts)

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.settings import MEBIBYTE, Duration
 
-Rung = Literal["continue", "restart"]
+Rung = Literal["reattach", "continue", "restart"]
 """One way to go on after an attempt, see `worker/recovery.py`."""
 
 
@@ -105,12 +105,14 @@ class WorkerSettings(BaseSettings):
         description="Longest pause that a worker waits itself. A provider whose `Retry-After` asks "
         "for more gets it, and the slot goes to somebody else meanwhile.",
     )
-    ladder: dict[str, tuple[Rung, ...]] = Field(
-        default={"*": ("restart",)},
+    ladder: dict[str, tuple[Rung, ...]] | None = Field(
+        default=None,
         description="What follows an attempt that died or failed after its first token, by model "
         '(shell patterns, first match), as JSON: `{"llama*": ["continue", "restart"]}`. '
-        "`continue` sends the partial answer as the assistant's prefix, for model servers that go "
-        "on from there; `restart` makes clients forget; an empty list fails at once.",
+        "`reattach` asks by the Responses API in the background and goes on reading the same "
+        "answer; `continue` sends the partial answer as the assistant's prefix, for model servers "
+        "that go on from there; `restart` makes clients forget; an empty list fails at once. "
+        'Unset: `["reattach", "restart"]` for OpenAI and Azure, else `["restart"]`.',
     )
     max_deaths: int = Field(
         default=10,
@@ -118,6 +120,12 @@ class WorkerSettings(BaseSettings):
         description="Deaths of its worker that a generation survives; one more, and it fails with "
         "`worker_lost`. Too small: a bad host fails its neighbours. Too large: a generation that "
         "kills its worker is tried for long.",
+    )
+    watch: Duration = Field(
+        default=timedelta(seconds=2),
+        description="Seconds that a worker keeps what it wrote, and its lease, after the end of a "
+        "generation, to repair what a Redis that lost its last writes forgot. Too small: an end "
+        "can be undone. Too large: memory, and a longer drain.",
     )
     max_output: ByteSize = Field(
         default=ByteSize(4 * MEBIBYTE),

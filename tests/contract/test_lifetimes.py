@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from shared.events import Entry, EventType
-from shared.generation_store import Failure
+from shared.failures import Failure
 from shared.ids import GenerationId
 from tests.support.stores import ORDER, Stores, tokens
 

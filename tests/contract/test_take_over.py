@@ -6,14 +6,9 @@ import pytest
 
 from shared.errors import GenerationUnknown
 from shared.events import Entry, EventType
+from shared.failures import GENERATION_TIMEOUT, QUEUE_TIMEOUT, Failure
 from shared.generation import State
-from shared.generation_store import (
-    ERASED_VISIBLE,
-    GENERATION_TIMEOUT,
-    QUEUE_TIMEOUT,
-    Closed,
-    Failure,
-)
+from shared.generation_store import ERASED_VISIBLE, Closed
 from shared.ids import BEGINNING, EntryId, GenerationId, draw_generation_id
 from tests.support.fold import check_log
 from tests.support.stores import Stores, tokens
@@ -151,7 +146,7 @@ async def test_the_real_usage_of_a_cancelled_one_is_settled_by_who_knows_it(stor
     generation, _ = await held(stores, "running")
     await stores.store.cancel(generation)
     before = await stores.entries(generation)
-    assert await stores.store.settle(generation, "w/1", {"completion_tokens": 7})
+    assert await stores.store.settle(generation, "w/1", {"completion_tokens": 7}, is_estimate=False)
     assert (await stores.store.record(generation)).usage == {"completion_tokens": 7}
     assert await stores.entries(generation) == before
 
@@ -159,10 +154,10 @@ async def test_the_real_usage_of_a_cancelled_one_is_settled_by_who_knows_it(stor
 async def test_nothing_is_settled_while_it_runs_or_after_it_is_done(stores: Stores) -> None:
     """Open ones have no cost yet; a done one knows its own."""
     generation, last = await held(stores, "running")
-    assert not await stores.store.settle(generation, "w/1", {"n": 1})
+    assert not await stores.store.settle(generation, "w/1", {"n": 1}, is_estimate=False)
     done = Entry(last.successor, EventType.DONE, b"{}")
     await stores.close(generation, "w/1", done, b'{"n":2}')
-    assert not await stores.store.settle(generation, "w/1", {"n": 1})
+    assert not await stores.store.settle(generation, "w/1", {"n": 1}, is_estimate=False)
     assert (await stores.store.record(generation)).usage == {"n": 2}
 
 
@@ -171,13 +166,13 @@ async def test_an_attempt_that_was_taken_over_settles_nothing(stores: Stores) ->
     generation, _ = await held(stores, "running")
     await stores.claim(generation, "v/1")
     await stores.store.cancel(generation)
-    assert not await stores.store.settle(generation, "w/1", {"n": 1})
-    assert await stores.store.settle(generation, "v/1", {"n": 2})
+    assert not await stores.store.settle(generation, "w/1", {"n": 1}, is_estimate=False)
+    assert await stores.store.settle(generation, "v/1", {"n": 2}, is_estimate=False)
 
 
 async def test_settling_what_is_gone_creates_nothing(stores: Stores) -> None:
     """After its retention a generation stays away."""
-    assert not await stores.store.settle(draw_generation_id(), "w/1", {"n": 1})
+    assert not await stores.store.settle(draw_generation_id(), "w/1", {"n": 1}, is_estimate=False)
     assert await stores.all_keys() == set()
 
 
@@ -242,7 +237,7 @@ async def test_the_writer_of_an_erased_one_is_shut_out(stores: Stores) -> None:
     assert reply.state is State.CANCELLED
     assert reply.epoch > last.epoch
     await stores.close(generation, "w/1", Entry(last.successor, EventType.DONE, b"{}"))
-    await stores.store.settle(generation, "w/1", {"n": 1})
+    await stores.store.settle(generation, "w/1", {"n": 1}, is_estimate=False)
     for left_ms in await stores.lifetimes_ms(generation):
         assert 0 < left_ms <= ERASED_VISIBLE.total_seconds() * 1000
     check_log(await stores.entries(generation))

@@ -23,6 +23,7 @@ from tests.support.leaks import check_keys
 from tests.support.processes import Process, free_port
 from tests.support.redis_server import RedisServer
 from tests.support.stack import (
+    SHORT_WATCH,
     WORKER_IS_UP,
     Stack,
     api_environment,
@@ -72,7 +73,7 @@ def session_stack() -> Iterator[Session]:
         api_port, model_port = free_port(), free_port()
         api = start("api", api_environment(redis.url, api_port, {}))
         base_url = f"http://127.0.0.1:{model_port}/v1"
-        worker = start("worker", worker_environment(redis.url, base_url, {}))
+        worker = start("worker", worker_environment(redis.url, base_url, SHORT_WATCH))
         wait_until_blocking(lambda: _is_listening(api, api_port), "the API", _START_TIMEOUT_S)
         wait_until_blocking(lambda: _is_up(worker), "the worker", _START_TIMEOUT_S)
         yield Session(redis, api, api_port, worker, model_port)

@@ -11,7 +11,8 @@ from openai import AsyncOpenAI
 
 from shared.events import Event
 from tests.support.virtual_clock import run_virtual
-from worker.provider.chat_completions import ChatCompletions, Finish
+from worker.provider.answer import Finish
+from worker.provider.model_server import ModelServer
 from worker.settings import WorkerSettings
 
 SILENCE = "silence"
@@ -62,13 +63,13 @@ class ScriptedModel(httpx2.AsyncBaseTransport):
 
 
 @asynccontextmanager
-async def connected(server: ScriptedModel, **settings: Any) -> AsyncIterator[ChatCompletions]:
+async def connected(server: ScriptedModel, **settings: Any) -> AsyncIterator[ModelServer]:
     """Our provider before this server."""
     http = httpx2.AsyncClient(transport=server)
     async with AsyncOpenAI(
         api_key="k", base_url="http://model/v1", max_retries=0, timeout=None, http_client=http
     ) as client:
-        yield ChatCompletions(client, WorkerSettings(**settings))
+        yield ModelServer(client, WorkerSettings(**settings))
 
 
 DONE = b"data: [DONE]\n\n"

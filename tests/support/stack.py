@@ -18,6 +18,9 @@ from worker.standin.app import serve
 
 MODEL = "standin"
 
+SHORT_WATCH = {"WORKER_WATCH": "0.1"}
+"""For tests that are not about writes that Redis loses: a job is gone soon after its end."""
+
 WORKER_IS_UP = "worker_started"
 """What a worker logs once it takes jobs."""
 

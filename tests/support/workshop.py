@@ -25,7 +25,7 @@ from shared.queue import Queue
 from tests.support.fold import CLOSING_TYPES, Entry, Folded, fold_log
 from tests.support.processes import Process, free_port, open_process
 from tests.support.redis_server import RedisServer
-from tests.support.stack import WORKER_IS_UP, user, worker_environment
+from tests.support.stack import SHORT_WATCH, WORKER_IS_UP, user, worker_environment
 from tests.support.wait import DEFAULT_TIMEOUT_S, wait_until, wait_until_blocking
 from worker.standin import Standin
 
@@ -35,7 +35,7 @@ _MAX_QUEUE = 1_000
 
 
 def _environment(redis_url: str, base_url: str, settings: Mapping[str, str]) -> dict[str, str]:
-    told = {"OPENAI_API_KEY": PROVIDER_KEY, "LOG_LEVEL": "debug"}
+    told = {"OPENAI_API_KEY": PROVIDER_KEY, "LOG_LEVEL": "debug", **SHORT_WATCH}
     told.update({f"WORKER_{name.upper()}": value for name, value in settings.items()})
     return worker_environment(redis_url, base_url, told)
 

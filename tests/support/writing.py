@@ -13,7 +13,8 @@ from tests.support.faulty_client import Fault, FaultyClient
 from tests.support.fold import Folded, fold_log
 from tests.support.stores import Stores
 from tests.support.virtual_clock import run_virtual
-from worker.flusher import Flusher, LogWriter
+from worker.flusher import Flusher
+from worker.log_writer import LogWriter
 
 DONE = {"finish_reason": "stop", "usage": None}
 

@@ -20,7 +20,7 @@ from tests.support.fold import Folded
 from tests.support.virtual_clock import pass_time
 from tests.support.wait import next_turn
 from tests.support.writing import DONE, Writing, play
-from worker.flusher import MAX_WAITING, _join
+from worker.log_writer import MAX_WAITING, _join
 
 said_events: st.SearchStrategy[Event] = st.one_of(
     st.builds(
@@ -253,7 +253,11 @@ def test_an_abandoned_writer_sends_nothing_more() -> None:
 @given(st.lists(said_events))
 def test_joined_events_say_the_same_in_fewer(said: list[Event]) -> None:
     """No two neighbours of one kind of text are left, and a client cannot tell the difference."""
-    joined = _join(said)
+    numbered = _join([(event, number) for number, event in enumerate(said)])
+    joined = [event for event, _ in numbered]
+    numbers = [number for _, number in numbered if number is not None]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1:] == [len(said) - 1][: len(said)], "the last number stands for all"
     assert folded(joined) == folded(said)
     for one, other in pairwise(joined):
         assert not (one.type is other.type and one.type in JOINABLE)

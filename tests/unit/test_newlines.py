@@ -19,6 +19,9 @@ def converted(said: list[Event]) -> dict[EventType, str]:
             assert left.type is event.type
             assert left.data["text"] != ""
             texts[event.type] += left.data["text"]
+    for left in line_feeds.flush():
+        texts[left.type] += left.data["text"]
+    assert line_feeds.flush() == []
     return texts
 
 

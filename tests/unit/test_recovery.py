@@ -128,7 +128,7 @@ def test_the_first_rung_that_applies_is_taken(
     rungs: tuple[Rung, ...], said: Said, surface: Surface, expected: str | None
 ) -> None:
     """A prefix carries text only; only native clients can forget."""
-    assert choose_resume(rungs, said, surface) == expected
+    assert choose_resume(rungs, said, surface, None) == expected
 
 
 def test_a_model_has_the_ladder_of_the_first_pattern_it_matches() -> None:
@@ -141,10 +141,10 @@ def test_a_model_has_the_ladder_of_the_first_pattern_it_matches() -> None:
 
 def test_a_failure_that_a_repeat_may_mend_is_repeated_until_there_were_enough() -> None:
     """The last of the attempts is not followed by another."""
-    retries = [plan_retry(BROKEN, RECORD, Said(), SETTINGS, attempts=n) for n in (1, 2, 3)]
+    retries = [plan_retry(BROKEN, RECORD, Said(), None, SETTINGS, attempts=n) for n in (1, 2, 3)]
     assert [retry is not None for retry in retries] == [True, True, False]
     final = ProviderError("provider_rejected", "No.", False)
-    assert plan_retry(final, RECORD, Said(), SETTINGS, attempts=1) is None
+    assert plan_retry(final, RECORD, Said(), None, SETTINGS, attempts=1) is None
 
 
 def test_pauses_grow_and_stay_in_their_bounds() -> None:
@@ -157,7 +157,7 @@ def test_pauses_grow_and_stay_in_their_bounds() -> None:
         }
     )
     for attempts, longest in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (60, 10)):
-        retry = plan_retry(BROKEN, RECORD, Said(), settings, attempts=attempts)
+        retry = plan_retry(BROKEN, RECORD, Said(), None, settings, attempts=attempts)
         assert retry is not None
         assert timedelta(seconds=longest / 2) <= retry.pause <= timedelta(seconds=longest)
         assert not retry.gives_slot_back
@@ -169,5 +169,7 @@ def test_a_provider_that_names_a_long_pause_gets_it_without_a_slot() -> None:
         ProviderError("provider_rate_limited", "", True, retry_after=timedelta(seconds=s))
         for s in (600, 3)
     )
-    waits = [plan_retry(error, RECORD, Said(), SETTINGS, attempts=1) for error in (long, short)]
+    waits = [
+        plan_retry(error, RECORD, Said(), None, SETTINGS, attempts=1) for error in (long, short)
+    ]
     assert [(w.pause.seconds, w.gives_slot_back) for w in waits if w] == [(600, True), (3, False)]

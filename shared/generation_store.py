@@ -95,6 +95,7 @@ class Leftover:
     """Of the last claim, which may settle it; empty if it was never claimed."""
     upstream: Upstream | None
     has_usage: bool
+    is_erased: bool
 
 
 class GenerationStore:
@@ -218,12 +219,13 @@ class GenerationStore:
 
         Raises: StoreUnavailable.
         """
-        names = ("state", "token", "upstream_id", "upstream_at", "usage")
+        names = ("state", "token", "upstream_id", "upstream_at", "usage", "erased_at")
         raw = await self._client.call("HMGET", self._keys.record(generation), *names)
-        state, token, upstream_id, at, usage = ((value or b"").decode() for value in raw)
+        state, token, upstream_id, at, usage, erased = ((v or b"").decode() for v in raw)
         if not state or not State(state).is_closed:
             return None
-        return Leftover(State(state), token, decode_upstream(upstream_id, at), bool(usage))
+        upstream = decode_upstream(upstream_id, at)
+        return Leftover(State(state), token, upstream, bool(usage), bool(erased))
 
     async def settle(
         self, generation: GenerationId, token: str, usage: dict[str, Any], *, is_estimate: bool

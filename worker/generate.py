@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -13,6 +14,7 @@ from shared.errors import (
     ClaimLost,
     Fenced,
     GenerationUnknown,
+    LogAbsent,
     LogClosed,
 )
 from shared.failures import WORKER_LOST
@@ -153,6 +155,11 @@ class Ownership:
                     closed_as = State(refusal.state)
             if closed_as is State.DONE:
                 return Outcome.NOT_MINE
+            if isinstance(refusal, LogAbsent):
+                # There is no end to keep; what comes under the same name is another generation.
+                self._free_slot()
+                await attempts.clear_up(closed_by_another=False)
+                return Outcome.FINISHED
             return await self._keep_watch(writer, attempts, closed_as)
         finally:
             self._scope = None
@@ -176,12 +183,11 @@ class Ownership:
         `closed_as`: how another closed the log; None if we did.
         """
         self._free_slot()
-        watch = asyncio.create_task(asyncio.sleep(self._tools.settings.watch.total_seconds()))
-        try:
-            await attempts.clear_up(closed_by_another=closed_as is not None)
-            await watch
-        finally:
-            watch.cancel()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._tools.settings.watch.total_seconds()
+        left = await insist(lambda: self._tools.store.leftover(self._lease.generation))
+        await attempts.clear_up(closed_by_another=closed_as is not None)
+        await asyncio.sleep(until - loop.time())
         try:
             if closed_as is None:
                 writer.look()
@@ -197,13 +203,20 @@ class Ownership:
         except AppendRefused:
             return Outcome.FINISHED
         log.warning("end_was_lost", generation=self._lease.generation, state=closed_as)
-        return await self._close_again(closed_as)
+        return await self._close_again(closed_as, is_erased=left is not None and left.is_erased)
 
-    async def _close_again(self, closed_as: State) -> Outcome:
+    async def _close_again(self, closed_as: State, *, is_erased: bool) -> Outcome:
         """Write an end anew that Redis lost."""
-        store = self._tools.store
+        store, generation = self._tools.store, self._lease.generation
+        if is_erased:
+            with suppress(GenerationUnknown):
+                await insist(lambda: store.erase(generation))
+            return Outcome.FINISHED
         move = store.cancel if closed_as is State.CANCELLED else store.expire
-        closed = await insist(lambda: move(self._lease.generation))
+        try:
+            closed = await insist(lambda: move(generation))
+        except GenerationUnknown:
+            return Outcome.FINISHED
         return Outcome.FINISHED if closed.state.is_closed else Outcome.GIVE_BACK
 
     async def _clear_up_after_others(self, record: Record | None) -> Outcome:

@@ -74,6 +74,7 @@ class GenerationWorker(Worker):
         self._keys = keys
         self._blocking = blocking
         self._leases: dict[str, Lease] = {}
+        self._began: dict[str, Lease] = {}
         self._slots: set[str] = set()
         self._owned: dict[str, Ownership] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -153,6 +154,7 @@ class GenerationWorker(Worker):
             return
         self.job_counter += 1
         self._slots.add(job_id)
+        self._began[job_id] = lease
         task = self.loop.create_task(self.run_job(job_id, 0), name=f"job {job_id}")
         self.tasks[job_id] = task
         task.add_done_callback(lambda done: self._end(job_id, done))
@@ -160,7 +162,7 @@ class GenerationWorker(Worker):
     def _end(self, job_id: str, task: "asyncio.Task[None]") -> None:
         """The job's task is over, in whatever way."""
         self._free_slot(job_id)
-        del self.tasks[job_id]
+        del self.tasks[job_id], self._began[job_id]
         self.keeper.drop(self._leases.pop(job_id))
         if not task.cancelled() and (error := task.exception()):
             # Not given back: the lease lapses, and whoever takes the job next begins afresh.
@@ -207,7 +209,7 @@ class GenerationWorker(Worker):
             await self._fail_unusable(generation, JOB_UNDECODABLE)
             return
         owned = self._owned[generation] = Ownership(
-            self._tools, self._leases[generation], lambda: self._free_slot(generation)
+            self._tools, self._began[generation], lambda: self._free_slot(generation)
         )
         try:
             outcome = await owned.run()
@@ -226,7 +228,7 @@ class GenerationWorker(Worker):
         default = Outcome.GIVE_BACK if finish else Outcome.HAND_OVER
         outcome = self._outcomes.pop(job_id, default)
         pause = self._pauses.pop(job_id, CRASH_DELAY)
-        lease = self._leases[job_id]
+        lease = self._began[job_id]
         while True:
             try:
                 await carry_out(outcome, lease, pause, self._tools.store, self._queue)
@@ -237,9 +239,9 @@ class GenerationWorker(Worker):
                 newest = self._leases.get(job_id, lease)
                 if newest == lease:
                     return
-                # Leased again meanwhile, by ourselves: nobody else can let go of it.
-                lease = newest
-                outcome = Outcome.GIVE_BACK if outcome is Outcome.NOT_MINE else outcome
+                # Leased again meanwhile, by ourselves: nobody else can let go of it. What it is
+                # for was not looked at: a generation made anew under the same id, perhaps.
+                lease, outcome, pause = newest, Outcome.GIVE_BACK, timedelta(0)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """End the log of a job that arq could not even start: none of its hooks runs then."""

@@ -14,8 +14,8 @@ import structlog
 
 from api.settings import ApiSettings
 from shared.errors import StoreUnavailable
-from shared.generation import State, Surface
-from shared.generation_store import GenerationStore, Order
+from shared.generation import Order, State, Surface
+from shared.generation_store import GenerationStore
 from shared.ids import GenerationId, derive_generation_id, draw_generation_id
 from shared.keys import Keys
 from shared.queue import Queue

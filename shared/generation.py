@@ -1,8 +1,9 @@
 """A generation as its record describes it. Pure: no I/O."""
 
+import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -33,6 +34,30 @@ class Surface(StrEnum):
     NATIVE = "native"
     CHAT = "chat"
     """`/chat/stream`: its clients cannot be told to forget, and know only LF."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A generation as it was asked for."""
+
+    request: dict[str, Any]
+    """Chat Completions parameters, `messages` among them; without those that Rejoin owns."""
+    tenant: str
+    surface: Surface
+    queue_timeout: timedelta
+    generation_timeout: timedelta
+    retention: timedelta
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what is asked; the same request has the same one, whatever its key order."""
+        canonical = json.dumps([self.surface, self.request], sort_keys=True)
+        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+    @property
+    def longest_life(self) -> timedelta:
+        """From creation to the last moment at which anything of it may be kept."""
+        return self.queue_timeout + self.generation_timeout + self.retention
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """Move a generation from state to state. Every move is one Lua file: all of it, or nothing."""
 
-import hashlib
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +13,9 @@ from shared.events import EventType, encode_data
 from shared.failures import GENERATION_TIMEOUT, QUEUE_TIMEOUT, Failure
 from shared.generation import (
     RECORD_VERSION,
+    Order,
     Record,
     State,
-    Surface,
     Upstream,
     decode_record,
     decode_upstream,
@@ -31,30 +29,6 @@ ERASED_VISIBLE: Final = timedelta(seconds=30)
 
 EPOCH_SPREAD: Final = 1000
 """Epochs are drawn from this many values, so that one that Redis lost is not issued again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A generation as it was asked for."""
-
-    request: dict[str, Any]
-    """Chat Completions parameters, `messages` among them; without those that Rejoin owns."""
-    tenant: str
-    surface: Surface
-    queue_timeout: timedelta
-    generation_timeout: timedelta
-    retention: timedelta
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of what is asked; the same request has the same one, whatever its key order."""
-        canonical = json.dumps([self.surface, self.request], sort_keys=True)
-        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
-
-    @property
-    def longest_life(self) -> timedelta:
-        """From creation to the last moment at which anything of it may be kept."""
-        return self.queue_timeout + self.generation_timeout + self.retention
 
 
 class ClaimOutcome(StrEnum):
@@ -76,6 +50,8 @@ class Claim:
     """The newest entry of the new epoch."""
     time_left: timedelta
     """Until the deadline, by Redis' clock."""
+    upstream: Upstream | None
+    """What the last owner left: nothing comes to it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +138,7 @@ class GenerationStore:
         claim sent twice gets the same answer. `started` is the data of the entry that opens the
         epoch; `reset` adds one that makes clients forget. Raises: StoreUnavailable.
         """
-        outcome, epoch, seq, left_ms = await self._run(
+        outcome, epoch, seq, left_ms, upstream_id, upstream_at = await self._run(
             self._claim,
             generation,
             seen_epoch,
@@ -177,6 +153,7 @@ class GenerationStore:
             token,
             EntryId(int(epoch), int(seq)),
             timedelta(milliseconds=int(left_ms)),
+            decode_upstream(upstream_id.decode(), upstream_at.decode()),
         )
 
     async def cancel(self, generation: GenerationId) -> Closed:

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import structlog
 
-from shared.errors import ProviderError, ProviderRefused
+from shared.errors import GenerationUnknown, ProviderError, ProviderRefused
 from shared.events import Event, EventType
 from shared.failures import OUTPUT_TOO_LARGE, WORKER_LOST, Failure
 from shared.generation import Record, Surface, Upstream
+from shared.generation_store import Claim
 from worker.log_writer import LogWriter
 from worker.newlines import LineFeeds
 from worker.provider.answer import AnswerStream
@@ -38,15 +39,15 @@ log = structlog.get_logger()
 class Attempts:
     """Asks until the log is closed. `record.model` is what is asked."""
 
-    def __init__(self, tools: Tools, record: Record, plan: Plan, writer: LogWriter, token: str):
+    def __init__(self, tools: Tools, record: Record, plan: Plan, writer: LogWriter, claim: Claim):
         self._tools = tools
         self._record = record
         self._plan = plan
         self._writer = writer
-        self._token = token
+        self._token = claim.token
         self._rungs = find_rungs(tools.settings, plan.model)
         self._said = Said()
-        self._run: Upstream | None = record.upstream
+        self._run = claim.upstream  # not the record's: that was read before the claim
         self._opening: asyncio.Task[tuple[RunStream, AsyncExitStack]] | None = None
         self._written_to: int | None = None
         self._usage: dict[str, Any] | None = None
@@ -111,15 +112,7 @@ class Attempts:
     async def clear_up(self, *, closed_by_another: bool) -> None:
         """End what the provider still does for a closed log, and settle what it cost."""
         usage = self._usage
-        if self._opening is not None:
-            try:
-                run, connection = await self._opening
-            except ProviderError:
-                pass  # it never began
-            else:
-                await connection.aclose()
-                self._run = Upstream(await run.read_id(), None)
-            self._opening = None
+        await self._wait_named()
         if self._run is not None:
             usage = await end_run(self._tools, self._run) or usage
         if closed_by_another:
@@ -127,6 +120,35 @@ class Attempts:
             settle, is_estimate = self._tools.store.settle, usage is None
             name = self._writer.generation
             await insist(lambda: settle(name, self._token, cost, is_estimate=is_estimate))
+
+    async def end_stray(self) -> None:
+        """End a run that the record does not name: whoever owns the log now cannot go on with it.
+
+        So it is after Redis lost the claim, or the note of the run, or when it was replaced.
+        """
+        await self._wait_named()
+        if self._run is None:
+            return
+        try:
+            record = await insist(lambda: self._tools.store.record(self._writer.generation))
+        except GenerationUnknown:
+            record = None
+        named = record.upstream if record else None
+        if named is None or named.id != self._run.id:
+            await end_run(self._tools, self._run)
+
+    async def _wait_named(self) -> None:
+        """Wait for the name of a run that we asked for before we were told to stop."""
+        if self._opening is None:
+            return
+        try:
+            run, connection = await self._opening
+        except ProviderError:
+            pass  # it never began
+        else:
+            await connection.aclose()
+            self._run = Upstream(await run.read_id(), None)
+        self._opening = None
 
     def abandon(self) -> None:
         """Let go of what is being opened: nobody will read it."""

@@ -123,7 +123,7 @@ class Ownership:
         bound.info("attempt_started", **plan.started)
         writer = self._tools.flusher.open_writer(self._lease.generation, claim.token, claim.last_id)
         writer.on_refused = self._interrupt
-        attempts = Attempts(self._tools, record, plan, writer, claim.token)
+        attempts = Attempts(self._tools, record, plan, writer, claim)
         try:
             async with asyncio.timeout(claim.time_left.total_seconds()) as self._scope:
                 if self._stopped is not None:
@@ -141,30 +141,38 @@ class Ownership:
             refusal = end if isinstance(end, AppendRefused) else writer.refusal
             by = "message" if self._stopped else "deadline"
             bound.info("attempt_stopped", by=type(refusal).__name__ if refusal else by)
-            if isinstance(refusal, Fenced) or self._stopped is Outcome.NOT_MINE:
-                return Outcome.NOT_MINE
-            if isinstance(refusal, ClaimLost):
-                return Outcome.GIVE_BACK
-            if refusal is None and self._stopped is None:
-                if not await insist(self._expire):
-                    return Outcome.GIVE_BACK
-                closed_as = State.FAILED
-            else:
-                closed_as = State.CANCELLED
-                if isinstance(refusal, LogClosed):
-                    closed_as = State(refusal.state)
-            if closed_as is State.DONE:
-                return Outcome.NOT_MINE
-            if isinstance(refusal, LogAbsent):
-                # There is no end to keep; what comes under the same name is another generation.
-                self._free_slot()
-                await attempts.clear_up(closed_by_another=False)
-                return Outcome.FINISHED
-            return await self._keep_watch(writer, attempts, closed_as)
+            return await self._let_go(writer, attempts, refusal)
         finally:
             self._scope = None
             attempts.abandon()
             writer.abandon()
+
+    async def _let_go(
+        self, writer: LogWriter, attempts: Attempts, refusal: AppendRefused | None
+    ) -> Outcome:
+        """Return what an ownership comes to that was ended from outside.
+
+        By `refusal` of the log, else by a message, else by the deadline.
+        """
+        self._free_slot()
+        if isinstance(refusal, Fenced | ClaimLost) or self._stopped is Outcome.NOT_MINE:
+            await attempts.end_stray()
+            return Outcome.GIVE_BACK if isinstance(refusal, ClaimLost) else Outcome.NOT_MINE
+        if isinstance(refusal, LogAbsent):
+            # There is no end to keep; what comes under the same name is another generation.
+            await attempts.clear_up(closed_by_another=False)
+            return Outcome.FINISHED
+        if isinstance(refusal, LogClosed):
+            closed_as = State(refusal.state)
+        elif self._stopped is not None:
+            closed_as = State.CANCELLED
+        else:
+            closed_as = State.FAILED
+            if not await insist(self._expire):
+                return Outcome.GIVE_BACK
+        if closed_as is State.DONE:
+            return Outcome.NOT_MINE
+        return await self._keep_watch(writer, attempts, closed_as)
 
     async def _expire(self) -> bool:
         """End the log at its deadline, by Redis' clock, which may run a little behind ours."""

@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 
 from shared.errors import GenerationGone, GenerationUnknown, IdempotencyConflict
-from shared.generation import State, Surface
-from shared.generation_store import Order
+from shared.generation import Order, State, Surface
 from shared.ids import BEGINNING, draw_generation_id
 from tests.support.fold import check_log
 from tests.support.stores import ORDER, Stores, tokens

@@ -14,8 +14,8 @@ from typing import Any, Self
 from shared.connections import Client
 from shared.event_log import AppendReply, EventLog
 from shared.events import Entry, Event, EventType, encode_data
-from shared.generation import Surface
-from shared.generation_store import ClaimOutcome, GenerationStore, Order
+from shared.generation import Order, Surface
+from shared.generation_store import ClaimOutcome, GenerationStore
 from shared.ids import EntryId, GenerationId, draw_generation_id
 from shared.keys import Keys
 from tests.support.fold import Entry as RawEntry

@@ -15,8 +15,8 @@ import redis.asyncio
 from shared.connections import Client, Command
 from shared.event_log import AppendReply, EventLog
 from shared.events import Entry, EventType, encode_data
-from shared.generation import Surface
-from shared.generation_store import Claim, GenerationStore, Order
+from shared.generation import Order, Surface
+from shared.generation_store import Claim, GenerationStore
 from shared.ids import EntryId, GenerationId, draw_generation_id
 from shared.keys import OWNER_PREFIX, Keys
 from shared.queue import Queue

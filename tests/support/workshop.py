@@ -17,8 +17,8 @@ from typing import Any
 import redis.asyncio
 
 from shared.connections import Client
-from shared.generation import Record, Surface
-from shared.generation_store import GenerationStore, Order
+from shared.generation import Order, Record, Surface
+from shared.generation_store import GenerationStore
 from shared.ids import GenerationId, draw_generation_id
 from shared.keys import JOB_PREFIX, OWNER_PREFIX, Keys
 from shared.queue import Queue

@@ -74,7 +74,10 @@ class RunStream(AnswerStream):
             self._end(chunk["response"])
         elif kind == "error":
             raise _failed(chunk.get("code"), chunk.get("message"))
-        self.position = chunk["sequence_number"]
+        number = chunk["sequence_number"]
+        if type(number) is not int or number < 0:
+            raise TypeError("sequence_number is not a number")
+        self.position = number
 
     def _begin_call(self, output_index: int, item: dict[str, Any]) -> None:
         index = self._calls[output_index] = self._tool_calls

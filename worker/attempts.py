@@ -1,14 +1,14 @@
 """The attempts of one ownership: ask, write what the model says, and go down the ladder."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 
-from shared.errors import GenerationUnknown, ProviderError, ProviderRefused
+from shared.errors import AppendRefused, GenerationUnknown, ProviderError, ProviderRefused
 from shared.events import Event, EventType
 from shared.failures import OUTPUT_TOO_LARGE, WORKER_LOST, Failure
 from shared.generation import Record, Surface, Upstream
@@ -50,6 +50,7 @@ class Attempts:
         self._run = claim.upstream  # not the record's: that was read before the claim
         self._opening: asyncio.Task[tuple[RunStream, AsyncExitStack]] | None = None
         self._written_to: int | None = None
+        self._feeds = LineFeeds() if record.surface is Surface.CHAT else None
         self._usage: dict[str, Any] | None = None
 
     async def make(self) -> timedelta | None:
@@ -121,6 +122,16 @@ class Attempts:
             name = self._writer.generation
             await insist(lambda: settle(name, self._token, cost, is_estimate=is_estimate))
 
+    async def hand_over(self) -> None:
+        """Leave a run to whoever comes next: by its name, with everything that was read of it."""
+        await self._wait_named()
+        with suppress(AppendRefused):
+            if self._run is None:
+                await self._writer.wait_written()
+            else:
+                at = self._run.at if self._written_to is None else self._written_to
+                await self._writer.note_upstream(Upstream(self._run.id, at))
+
     async def end_stray(self) -> None:
         """End a run that the record does not name: whoever owns the log now cannot go on with it.
 
@@ -180,6 +191,8 @@ class Attempts:
     async def _ask(self, resume: Resume) -> None:
         """Append what the model says, then how it ended. Raises: ProviderError, AppendRefused."""
         provider = self._tools.provider
+        if self._feeds is not None:
+            self._feeds = self._feeds.resume() if resume == "reattach" else LineFeeds()
         if resume == "reattach" and self._run is not None:
             self._writer.resume_upstream(self._run)
             async with provider.rejoin_run(self._run, self._said.tool_calls) as rejoined:
@@ -227,23 +240,21 @@ class Attempts:
     async def _write(self, answer: AnswerStream) -> None:
         """Append an answer and close the log. Raises: ProviderError, AppendRefused."""
         said, writer = self._said, self._writer
-        feeds = LineFeeds() if self._record.surface is Surface.CHAT else None
+        feeds = self._feeds
         self._written_to = None
         largest = int(self._tools.settings.max_output)
         async for spoken in answer:
-            event = feeds.convert(spoken) if feeds else spoken
-            if event is None:
-                continue
+            for event, number in feeds.convert(*spoken) if feeds else (spoken,):
+                said.add(event)
+                if said.size > largest:
+                    usage = said.estimate_usage(self._record.request)
+                    await writer.close(EventType.FAILED, OUTPUT_TOO_LARGE.data, usage)
+                    return
+                await writer.put(event, number)
+                self._written_to = number
+        for event, number in feeds.flush() if feeds else ():
             said.add(event)
-            if said.size > largest:
-                usage = said.estimate_usage(self._record.request)
-                await writer.close(EventType.FAILED, OUTPUT_TOO_LARGE.data, usage)
-                return
-            await writer.put(event, answer.position)
-            self._written_to = answer.position
-        for event in feeds.flush() if feeds else ():
-            said.add(event)
-            await writer.put(event)
+            await writer.put(event, number)
         self._run = None
         finish = answer.finish
         self._usage = finish.usage

@@ -142,6 +142,9 @@ class Ownership:
             by = "message" if self._stopped else "deadline"
             bound.info("attempt_stopped", by=type(refusal).__name__ if refusal else by)
             return await self._let_go(writer, attempts, refusal)
+        except asyncio.CancelledError:
+            await attempts.hand_over()
+            raise
         finally:
             self._scope = None
             attempts.abandon()

@@ -116,8 +116,9 @@ class LogWriter:
     def reopen(self) -> None:
         """After another closed the log: forget that, and look whether it still is closed.
 
-        What was never seen in the log stays unsaid.
+        What was never seen in the log stays unsaid, and where it stood upstream unnoted.
         """
+        self._notes_upstream = False
         if isinstance(self._refusal, LogClosed):
             self._refusal = None
         del self._entries[self._acknowledged :]
@@ -154,7 +155,7 @@ class LogWriter:
             return True
         written = len(self._entries) + (self._closing is not None)
         looked = self._looks_done == self._looks_wanted
-        return looked and not self._waiting and self._acknowledged == written
+        return looked and not self._waiting and self._acknowledged >= written
 
     def commands(self, event_log: EventLog) -> list[Command]:
         """Return what brings the log forward: the oldest entries not acknowledged, then the end."""

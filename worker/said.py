@@ -31,7 +31,7 @@ class Said:
         rest = (
             answer.reasoning + answer.refusal + "".join(call.arguments for call in calls.values())
         )
-        size = len(text.encode()) + len(rest.encode())
+        size = len(text.encode(errors="surrogatepass")) + len(rest.encode(errors="surrogatepass"))
         return cls([text] if text else [], more, len(calls), size)
 
     def add(self, event: Event) -> None:
@@ -58,7 +58,7 @@ class Said:
 
     def estimate_usage(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return about what this much of an answer to `request` costs, marked as an estimate."""
-        asked = len(json.dumps(request["messages"], ensure_ascii=False).encode(errors="replace"))
+        asked = len(json.dumps(request.get("messages"), ensure_ascii=False))
         prompt, completion = (-(-size // BYTES_PER_TOKEN) for size in (asked, self.size))
         return {
             "prompt_tokens": prompt,

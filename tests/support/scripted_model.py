@@ -85,7 +85,7 @@ def ask(
             connected(server, **settings) as provider,
             provider.open_answer(request or {"messages": []}, "m") as answer,
         ):
-            return [event async for event in answer], answer.finish
+            return [event async for event, _ in answer], answer.finish
 
     return run_virtual(main())
 

@@ -14,12 +14,10 @@ def converted(said: list[Event]) -> dict[EventType, str]:
     """Every kind of text after the conversion."""
     line_feeds, texts = LineFeeds(), dict.fromkeys(JOINABLE, "")
     for event in said:
-        left = line_feeds.convert(event)
-        if left is not None:
-            assert left.type is event.type
+        for left, _ in line_feeds.convert(event, None):
             assert left.data["text"] != ""
-            texts[event.type] += left.data["text"]
-    for left in line_feeds.flush():
+            texts[left.type] += left.data["text"]
+    for left, _ in line_feeds.flush():
         texts[left.type] += left.data["text"]
     assert line_feeds.flush() == []
     return texts
@@ -51,4 +49,4 @@ def test_each_kind_of_text_is_converted_for_itself(said: list[tuple[EventType, s
 def test_what_is_not_text_passes_untouched(kind: EventType) -> None:
     """Arguments of a tool call are JSON, where CR is not a line end."""
     event = Event(kind, {"index": 0, "arguments": "\r\n"})
-    assert LineFeeds().convert(event) is event
+    assert LineFeeds().convert(event, 3) == [(event, 3)]

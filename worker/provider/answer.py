@@ -7,7 +7,7 @@ rest of the way of a token; the SDK still does connection, headers, errors and S
 import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import httpx2
 import openai
@@ -30,6 +30,13 @@ class Finish:
     usage: dict[str, Any] | None = None
 
 
+class Spoken(NamedTuple):
+    """One event, and its number in the upstream answer where the server counts them."""
+
+    event: Event
+    number: int | None
+
+
 class AnswerStream(ABC):
     """The events of one answer, as the model says them; `finish` is complete when they end.
 
@@ -39,15 +46,14 @@ class AnswerStream(ABC):
     def __init__(self, chunks: AsyncStream[object], first_by: float, settings: WorkerSettings):
         """`first_by`: when something must have been said, by the event loop's clock."""
         self.finish = Finish()
-        self.position: int | None = None
-        """Number of the last event handed out, where the server numbers them."""
         self._chunks = chunks
         self._first_by = first_by
         self._has_begun = False
         self._stall = settings.stall_timeout.total_seconds()
         self._requires_reason = settings.require_finish_reason
-        self._pending: list[Event] = []
-        self._held: dict[EventType, str] = {}
+        self._pending: list[Spoken] = []
+        self._held: Spoken | None = None  # ends in half of a surrogate pair
+        self._number: int | None = None
 
     @abstractmethod
     def _translate(self, chunk: dict[str, Any]) -> None:
@@ -56,14 +62,12 @@ class AnswerStream(ABC):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> Spoken:
         while not self._pending:
             if not await self._read_chunk():
                 if self._requires_reason and self.finish.reason is None:
                     raise truncated("ended without finish_reason")
-                for kind, text in self._held.items():
-                    self._pending.append(Event(kind, {"text": _mend(text)}))
-                self._held.clear()
+                self._release()
                 if not self._pending:
                     raise StopAsyncIteration
                 break
@@ -83,37 +87,73 @@ class AnswerStream(ABC):
             if self.finish.reason is not None:
                 return False
             raise silent(self._has_begun) from None
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
+            # RecursionError: JSON that is nested deeper than anybody means it.
             # What comes after the finish reason is bookkeeping: its loss cuts no answer off.
             if self.finish.reason is not None:
                 return False
             if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
                 raise truncated(str(error)) from error
+            if isinstance(error, RecursionError):
+                raise garbled("nested too deep") from error
             raise name_refusal(error) from error
         if chunk is None:
             return False
-        if not isinstance(chunk, dict):
-            raise garbled("a chunk is not an object")
         try:
-            self._translate(chunk)
-        except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+            self._translate(require(chunk, dict))
+        except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+            if self.finish.reason is not None:
+                return False
             raise garbled(repr(error)) from error
         return True
 
-    def _say(self, kind: EventType, text: Any) -> None:
-        """Hand out `text`, in whole characters; one that ends in half of a pair waits.
+    def _say(self, kind: EventType, text: object) -> None:
+        """Hand out some text."""
+        self._hand_out(Event(kind, {"text": require(text, str)}))
+
+    def _hand_out(self, event: Event) -> None:
+        """Hand out an event, its text in whole characters: one that ends in half of a pair waits.
 
         JSON can spell the halves of a surrogate pair apart, in two deltas; UTF-8 has no halves.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"{kind} is not text")
-        text = self._held.pop(kind, "") + text
-        if not text:
+        field = "arguments" if event.type is EventType.TOOL_CALL else "text"
+        text = event.data[field]
+        if self._held is None and text and text.isascii():
+            self._pending.append(Spoken(event, self._number))
             return
-        if "\ud800" <= text[-1] <= "\udbff":
-            self._held[kind] = text
-        else:
-            self._pending.append(Event(kind, {"text": _mend(text)}))
+        if self._held is not None:
+            held = self._held.event
+            if held.type is event.type and held.data.get("index") == event.data.get("index"):
+                text = held.data[field] + text
+                event = Event(event.type, {**held.data, **event.data})
+                self._held = None
+            else:
+                self._release()
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            self._held = Spoken(Event(event.type, {**event.data, field: text}), self._number)
+        elif text or event.type is EventType.TOOL_CALL:
+            whole = _mend(text)
+            if whole != event.data[field]:
+                event = Event(event.type, {**event.data, field: whole})
+            self._pending.append(Spoken(event, self._number))
+
+    def _release(self) -> None:
+        """Hand out what waits: its other half will not come."""
+        if self._held is not None:
+            (kind, data), number = self._held
+            field = "arguments" if kind is EventType.TOOL_CALL else "text"
+            self._pending.append(Spoken(Event(kind, {**data, field: _mend(data[field])}), number))
+            self._held = None
+
+
+T = TypeVar("T")
+
+
+def require(value: object, kind: type[T]) -> T:
+    """Return `value` if it is of that kind. Raises: TypeError."""
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.100} is not {kind.__name__}")
+    return value
 
 
 def _mend(text: str) -> str:

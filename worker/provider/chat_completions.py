@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from shared.events import Event, EventType
-from worker.provider.answer import AnswerStream
+from worker.provider.answer import AnswerStream, require
 
 PATH: Final = "/chat/completions"
 
@@ -32,8 +32,8 @@ class ChatStream(AnswerStream):
     """One streamed chat completion."""
 
     def _translate(self, chunk: dict[str, Any]) -> None:
-        if usage := chunk.get("usage"):
-            self.finish.usage = dict(usage)
+        if isinstance(usage := chunk.get("usage"), dict) and usage:
+            self.finish.usage = usage
         for choice in chunk.get("choices") or ():
             if choice.get("index", 0) != 0:
                 continue
@@ -46,11 +46,10 @@ class ChatStream(AnswerStream):
                 self._say(kind, text)
         for call in delta.get("tool_calls") or ():
             function = call.get("function") or {}
-            data = {
-                "index": int(call.get("index", 0)),
-                "id": call.get("id"),
-                "name": function.get("name"),
-                "arguments": function.get("arguments") or "",
-            }
-            data = {name: value for name, value in data.items() if value is not None}
-            self._pending.append(Event(EventType.TOOL_CALL, data))
+            data: dict[str, Any] = {"index": require(call.get("index", 0), int)}
+            if call.get("id") is not None:
+                data["id"] = require(call["id"], str)
+            if function.get("name") is not None:
+                data["name"] = require(function["name"], str)
+            data["arguments"] = require(function.get("arguments") or "", str)
+            self._hand_out(Event(EventType.TOOL_CALL, data))

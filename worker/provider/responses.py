@@ -7,13 +7,14 @@ Source: OpenAI's API reference; a closed connection does not stop a run, `cancel
 can be streamed again for about five minutes (openai-python#2828).
 """
 
+import re
 from typing import Any, Final
 
 from openai import AsyncStream
 
 from shared.errors import ProviderRefused
 from shared.events import Event, EventType
-from worker.provider.answer import AnswerStream, truncated
+from worker.provider.answer import AnswerStream, require, truncated
 from worker.settings import WorkerSettings
 
 PATH: Final = "/responses"
@@ -27,6 +28,9 @@ _TEXT_DELTAS: Final = {
 
 _FINISH_REASONS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
 """Of a response that is incomplete, in the words of Chat Completions."""
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~=+-]{0,511}")
+"""What goes into a path, and into a record."""
 
 _TRANSIENT: Final = ("server_error", "rate_limit_exceeded")
 """Codes of a run's own failure after which asking anew may help."""
@@ -59,36 +63,39 @@ class RunStream(AnswerStream):
         return self._id
 
     def _translate(self, chunk: dict[str, Any]) -> None:
-        kind = chunk["type"]
+        kind, number = chunk["type"], require(chunk["sequence_number"], int)
+        if number < 0:
+            raise ValueError("sequence_number is below 0")
+        self._number = number
         if said := _TEXT_DELTAS.get(kind):
             self._say(said, chunk["delta"])
         elif kind == "response.function_call_arguments.delta":
             index = self._calls.get(chunk["output_index"], self._tool_calls - 1)
-            data = {"index": index, "arguments": str(chunk["delta"])}
-            self._pending.append(Event(EventType.TOOL_CALL, data))
+            if index < 0:
+                raise LookupError("a call that never began")
+            data = {"index": index, "arguments": require(chunk["delta"], str)}
+            self._hand_out(Event(EventType.TOOL_CALL, data))
         elif kind == "response.output_item.added" and chunk["item"]["type"] == "function_call":
             self._begin_call(chunk["output_index"], chunk["item"])
         elif kind == "response.created":
-            self._id = str(chunk["response"]["id"])
+            self._id = require(chunk["response"]["id"], str)
+            if not _ID.fullmatch(self._id):
+                raise ValueError("a response with an odd name")
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
             self._end(chunk["response"])
         elif kind == "error":
             raise _failed(chunk.get("code"), chunk.get("message"))
-        number = chunk["sequence_number"]
-        if type(number) is not int or number < 0:
-            raise TypeError("sequence_number is not a number")
-        self.position = number
 
     def _begin_call(self, output_index: int, item: dict[str, Any]) -> None:
         index = self._calls[output_index] = self._tool_calls
         self._tool_calls += 1
         data = {
             "index": index,
-            "id": item["call_id"],
-            "name": item["name"],
-            "arguments": item.get("arguments") or "",
+            "id": require(item["call_id"], str),
+            "name": require(item["name"], str),
+            "arguments": require(item.get("arguments") or "", str),
         }
-        self._pending.append(Event(EventType.TOOL_CALL, data))
+        self._hand_out(Event(EventType.TOOL_CALL, data))
 
     def _end(self, response: dict[str, Any]) -> None:
         self.is_over = True
@@ -105,9 +112,13 @@ class RunStream(AnswerStream):
 
 
 def translate_usage(response: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what a response cost, in the words of Chat Completions; None where it does not say."""
+    """Return what a response cost, in the words of Chat Completions; None where it does not say.
+
+    An answer is not worth less because its bill cannot be read.
+    """
     usage = response.get("usage")
-    if not usage:
+    counts = ("input_tokens", "output_tokens", "total_tokens")
+    if not isinstance(usage, dict) or any(type(usage.get(name)) is not int for name in counts):
         return None
     translated = {
         "prompt_tokens": usage["input_tokens"],
@@ -118,8 +129,8 @@ def translate_usage(response: dict[str, Any]) -> dict[str, Any] | None:
         ("prompt_tokens_details", "input_tokens_details"),
         ("completion_tokens_details", "output_tokens_details"),
     ):
-        if details := usage.get(theirs):
-            translated[ours] = dict(details)
+        if isinstance(details := usage.get(theirs), dict) and details:
+            translated[ours] = details
     return translated
 
 

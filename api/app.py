@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from importlib.resources import files
 from typing import Final
@@ -12,11 +13,12 @@ import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
-from starlette.types import Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import chat, events, generations, health, problems
+from api import chat, generations, health, problems
 from api.admission import Admission
 from api.dependencies import Held
+from api.events import OPENAPI, OPENAPI_PATH, FollowRoute
 from api.hub import Hub
 from api.settings import ApiSettings
 from shared.connections import Client, new_tracked_connection, open_connection
@@ -28,6 +30,9 @@ from shared.settings import RedisSettings
 
 HISTORY_CONNECTIONS: Final = 2
 """Reads of history at once: a storm of them must not hold up the live ones in Redis."""
+
+LONGEST_BEAT: Final = timedelta(seconds=1)
+"""How often all live followers are looked through for one that is due a heartbeat."""
 
 PAGE_POLICY: Final = (
     b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -54,6 +59,7 @@ async def open_held(settings: ApiSettings, redis: RedisSettings) -> AsyncIterato
             partial(new_tracked_connection, redis, "hub"),
             window_bytes=int(settings.window),
             poll=settings.poll,
+            beat=min(settings.heartbeat / 4, LONGEST_BEAT),
         )
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(hub.run(), name="hub")
@@ -78,7 +84,26 @@ def _end_process_if_failed(task: "asyncio.Task[None]") -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def create_app(settings: ApiSettings, redis: RedisSettings) -> FastAPI:
+class App:
+    """The ASGI app: the hot route first, then FastAPI. `state.held` is what its process holds."""
+
+    def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
+        self.state = app.state
+        self._route: ASGIApp = FollowRoute(app)
+        if settings.allowed_origins:
+            self._route = CORSMiddleware(
+                self._route,
+                allow_origins=list(settings.allowed_origins),
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID"],
+                expose_headers=["Location", "Retry-After"],
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._route(scope, receive, send)
+
+
+def create_app(settings: ApiSettings, redis: RedisSettings) -> App:
     """Return the app. What it holds is open between its lifespan's start and end."""
 
     @asynccontextmanager
@@ -90,19 +115,12 @@ def create_app(settings: ApiSettings, redis: RedisSettings) -> FastAPI:
     # No /docs: its page would be fetched from a foreign host; /openapi.json says the same.
     app = FastAPI(title="Rejoin", lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for module in (generations, events, chat, health):
+    for module in (generations, chat, health):
         app.include_router(module.router)
-    if settings.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.allowed_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Content-Type", "Idempotency-Key", "Last-Event-ID"],
-            expose_headers=["Location", "Retry-After"],
-        )
+    app.openapi()["paths"][OPENAPI_PATH] = OPENAPI
     # Not a mount: one at "/" takes every path whose method is wrong before its route can say 405.
     app.router.default = _Page(directory=str(files("api").joinpath("web")), html=True)
-    return app
+    return App(app, settings)
 
 
 class _Page(StaticFiles):

@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api.dependencies import Held, Process
-from api.events import answer_follow, come_back
 from api.origin import check_origin
 from api.requests import parse_idempotency_key, parse_request
 from api.sse import CHAT
+from api.streams import come_back, stream
 from shared.errors import (
     CursorMalformed,
     Draining,
@@ -20,6 +20,7 @@ from shared.errors import (
     NotAdmitted,
     StoreUnavailable,
 )
+from shared.event_log import GenerationView
 from shared.generation import Surface
 from shared.ids import BEGINNING, EntryId, GenerationId, parse_entry_id, parse_generation_id
 
@@ -54,7 +55,7 @@ async def chat_stream(
     except StoreUnavailable:
         # It may exist: the reconnect asks for this one, since a new one could be paid for twice.
         return come_back(CHAT.encode_opening(ticket.generation, BEGINNING))
-    return answer_follow(process, ticket.generation, CHAT, view, BEGINNING)
+    return _answer(process, ticket.generation, view, BEGINNING)
 
 
 async def _resume(process: Held, generation: GenerationId, cursor: EntryId) -> Response:
@@ -65,7 +66,16 @@ async def _resume(process: Held, generation: GenerationId, cursor: EntryId) -> R
         return come_back()
     if view.record.surface is not Surface.CHAT:
         raise GenerationUnknown
-    return answer_follow(process, generation, CHAT, view, cursor)
+    return _answer(process, generation, view, cursor)
+
+
+def _answer(
+    process: Held, generation: GenerationId, view: GenerationView, cursor: EntryId
+) -> Response:
+    """Return 204 where everything was read, else the response that tails the log."""
+    if view.record.state.is_closed and cursor == view.last_id:
+        return Response(status_code=204)
+    return stream(process.tail(generation, CHAT).frames(view, cursor))
 
 
 def _parse_cursor(text: str) -> tuple[GenerationId, EntryId]:

@@ -1,77 +1,126 @@
-"""Follow a generation's events: choose the cursor, answer, tail."""
+"""The hot route: `GET /v1/generations/{id}/events`, answered before FastAPI.
 
-import random
-from collections.abc import AsyncIterator
-from datetime import timedelta
-from typing import Annotated, Final
+A connection that waits costs its request's task and a cursor. What is rare is answered as any other
+route would: problems, 204, a reconnect.
+"""
 
-import anyio
-from fastapi import APIRouter, Header, Query, Response
-from sse_starlette.sse import EventSourceResponse
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+from urllib.parse import parse_qs
 
-from api.dependencies import Held, Process
-from api.server import DRAIN_GRACE
-from api.sse import MEDIA_TYPE, NATIVE, Dialect, encode_retry
-from shared.errors import Draining, StoreUnavailable
+from fastapi import FastAPI, Response
+
+from api import problems
+from api.dependencies import Held
+from api.server import CONNECTION
+from api.sse import MEDIA_TYPE, NATIVE
+from api.streams import HEADERS, come_back
+from api.wire import Connection, Wire
+from shared.errors import Draining, RejoinError, StoreUnavailable
 from shared.event_log import GenerationView
 from shared.ids import BEGINNING, EntryId, GenerationId, parse_entry_id, parse_generation_id
 
-router = APIRouter(prefix="/v1/generations", tags=["generations"])
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
-HEADERS: Final = {
-    "Cache-Control": "no-store, no-transform",
-    "X-Accel-Buffering": "no",
+_PATH: Final = re.compile(r"/v1/generations/([^/]+)/events")
+
+_START: Final = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [
+        (b"content-type", MEDIA_TYPE.encode() + b"; charset=utf-8"),
+        *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
+    ],
 }
+_END: Final = {"type": "http.response.body", "body": b"", "more_body": False}
 
-_COME_BACK_MS: Final = (1000, 5000)
+OPENAPI_PATH: Final = "/v1/generations/{generation_id}/events"
+OPENAPI: Final = {
+    "get": {
+        "tags": ["generations"],
+        "summary": "Follow",
+        "description": "Stream the events beyond the cursor: `Last-Event-ID`, else the query, else"
+        " the beginning.",
+        "parameters": [
+            {"name": "generation_id", "in": "path", "required": True, "schema": {"type": "string"}},
+            {"name": "last-event-id", "in": "header", "schema": {"type": "string"}},
+            {"name": "last_event_id", "in": "query", "schema": {"type": "string"}},
+        ],
+        "responses": {
+            "200": {"description": "Server-sent events", "content": {MEDIA_TYPE: {}}},
+            "204": {"description": "Everything was read"},
+            "404": {"description": "No such generation"},
+        },
+    }
+}
+"""What `/openapi.json` says of this route, which FastAPI does not know."""
 
 
-@router.get("/{generation_id}/events")
-async def follow(
-    generation_id: str,
-    process: Process,
-    last_event_id: Annotated[str | None, Header()] = None,
-    last_event_id_query: Annotated[str | None, Query(alias="last_event_id")] = None,
-) -> Response:
-    """Stream the events beyond the cursor: `Last-Event-ID`, else the query, else the beginning."""
-    generation = parse_generation_id(generation_id)
-    text = last_event_id or last_event_id_query
-    cursor = parse_entry_id(text) if text else BEGINNING
+class FollowRoute:
+    """ASGI: follows are answered here, everything else by `app`."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET":
+            match = _PATH.fullmatch(scope["path"])
+            if match is not None:
+                await self._follow(match[1], scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _follow(self, text: str, scope: Scope, receive: Receive, send: Send) -> None:
+        held: Held = self._app.state.held
+        try:
+            generation = parse_generation_id(text)
+            cursor = _find_cursor(scope)
+            found = await _look(held, generation, cursor)
+        except RejoinError as error:
+            found = problems.to_response(error)
+        if isinstance(found, Response):
+            await found(scope, receive, send)
+            return
+        connection: Connection = scope["extensions"][CONNECTION]
+        await send(_START)
+        wire = Wire(connection)
+        try:
+            tail = held.tail(generation, NATIVE)
+            serving = tail.serve(found, cursor, wire)
+            # Not kept while the tail waits, which is most of its life.
+            del found, tail
+            await serving
+        finally:
+            wire.close()
+        await send(_END)
+
+
+async def _look(held: Held, generation: GenerationId, cursor: EntryId) -> GenerationView | Response:
+    """Return what there is beyond `cursor`, or what is to be answered instead.
+
+    Raises: GenerationUnknown.
+    """
     try:
-        process.check_not_draining()
-        view = await process.view(generation, cursor)
+        held.check_not_draining()
+        view = await held.view(generation, cursor)
     except (StoreUnavailable, Draining):
         return come_back()
-    return answer_follow(process, generation, NATIVE, view, cursor)
-
-
-def answer_follow(
-    process: Held, generation: GenerationId, dialect: Dialect, view: GenerationView, cursor: EntryId
-) -> Response:
-    """Return 204 where everything was read, else the response that tails the log."""
     if view.record.state.is_closed and cursor == view.last_id:
         return Response(status_code=204)
-    return stream(process.tail(generation, dialect).frames(view, cursor))
+    return view
 
 
-def stream(frames: AsyncIterator[bytes]) -> EventSourceResponse:
-    """Return `frames`, each chunk whole frames, as an event stream.
+def _find_cursor(scope: Scope) -> EntryId:
+    """Return the cursor: `Last-Event-ID`, else the query, else the beginning.
 
-    Heartbeats and the farewell come from the tail, in order with the rest; sse-starlette adds
-    the watch for disconnects and the end when the server drains.
+    Raises: CursorMalformed.
     """
-    return EventSourceResponse(
-        frames,
-        headers=HEADERS,
-        media_type=MEDIA_TYPE,
-        ping=0,
-        sep="\n",
-        shutdown_event=anyio.Event(),
-        shutdown_grace_period=DRAIN_GRACE.total_seconds(),
-    )
-
-
-def come_back(frame: bytes = b"") -> Response:
-    """Return an empty event stream: `EventSource` gives up for good on anything but 200."""
-    pause = timedelta(milliseconds=random.randint(*_COME_BACK_MS))
-    return Response(encode_retry(pause) + frame, headers=HEADERS, media_type=MEDIA_TYPE)
+    text = next((value for name, value in scope["headers"] if name == b"last-event-id"), b"")
+    if not text:
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        return parse_entry_id(query["last_event_id"][-1]) if "last_event_id" in query else BEGINNING
+    return parse_entry_id(text.decode("latin-1"))

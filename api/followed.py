@@ -2,18 +2,58 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
+from api.sse import Dialect
 from api.window import Window
+from api.wire import encode_chunk
 from shared.connections import Command
-from shared.events import Entry, decode_entry, predecessor
-from shared.ids import EntryId
+from shared.events import CLOSING, Entry, decode_entry, predecessor
+from shared.ids import EntryId, GenerationId
 
 READ_COUNT: Final = 100
 """Entries per read: one long XREAD would hold up everybody else in Redis."""
 
 BATCH: Final = 100
 """Logs per pipeline, for the same reason."""
+
+
+class Batch:
+    """What one read brought: the same bytes for every live follower of a dialect."""
+
+    __slots__ = ("_chunks", "_entries", "_generation", "ends", "last_id", "stands_on")
+
+    def __init__(self, stands_on: EntryId, entries: list[Entry], generation: GenerationId) -> None:
+        self.stands_on = stands_on
+        self.last_id = entries[-1].id
+        self.ends = entries[-1].type in CLOSING
+        self._entries = entries
+        self._generation = generation
+        self._chunks: dict[str, bytes] = {}
+
+    def chunk(self, dialect: Dialect) -> bytes:
+        """Return its frames as one chunk."""
+        known = self._chunks.get(dialect.name)
+        if known is None:
+            frames = [dialect.encode(self._generation, entry) for entry in self._entries]
+            known = self._chunks[dialect.name] = encode_chunk(b"".join(frames))
+        return known
+
+
+class LiveFollower(Protocol):
+    """Who follows a log without a task that waits for it."""
+
+    def take(self, batch: Batch) -> None:
+        """Send a batch on, or wake."""
+        ...
+
+    def wake(self) -> None:
+        """Look again."""
+        ...
+
+    def beat(self, now: float) -> None:
+        """Send a heartbeat if nothing was sent for long."""
+        ...
 
 
 class FollowedLog:
@@ -30,17 +70,27 @@ class FollowedLog:
         """How often the log was found shorter than what somebody had already read of it."""
         self.is_overdue = False
         """Whether it was open beyond its deadline when it was last compared."""
-        self._changed = asyncio.Event()
+        self.live: dict[LiveFollower, None] = {}
+        """Who has everything and takes what comes next at once."""
+        self._changed: asyncio.Event | None = None
 
     @property
     def changed(self) -> asyncio.Event:
         """An event for the next change; taken before looking at the window, awaited after."""
+        if self._changed is None:
+            self._changed = asyncio.Event()
         return self._changed
 
     def notify(self) -> None:
         """Wake all followers."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._tell_change()
+        for follower in self.live:
+            follower.wake()
+
+    def _tell_change(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def take(self, entries: Sequence[Entry]) -> None:
         """Add what was read beyond the window."""
@@ -53,9 +103,14 @@ class FollowedLog:
             # The log was rolled back and went on without its lost end: whoever is not exactly
             # where it goes on has to read what is really there.
             window.rebase(stands_on)
+            self.notify()
         window.add(fresh)
         self.furthest = max(self.furthest, window.last_id)
-        self.notify()
+        self._tell_change()
+        if self.live:
+            batch = Batch(stands_on, fresh, window.generation)
+            for follower in self.live:
+                follower.take(batch)
 
     def rebase(self, last_id: EntryId) -> None:
         """The log itself is shorter than what we saw: Redis lost its last writes."""
@@ -105,6 +160,12 @@ class FollowedLogs:
     def remove(self, key: bytes) -> None:
         """Follow a log no more."""
         del self._logs[key]
+
+    def beat_all(self, now: float) -> None:
+        """Let every live follower see whether it was silent for too long."""
+        for followed in self._logs.values():
+            for follower in followed.live:
+                follower.beat(now)
 
     def notify_all(self) -> None:
         """Wake every follower of every log."""

@@ -48,6 +48,7 @@ class Hub:
         *,
         window_bytes: int,
         poll: timedelta,
+        beat: timedelta = timedelta(seconds=1),
     ) -> None:
         """`connect` makes the tracked connection; None polls from the start."""
         self._client = client
@@ -55,6 +56,7 @@ class Hub:
         self._connect = connect
         self._window_bytes = window_bytes
         self._poll = poll
+        self._beat = beat
         self._logs = FollowedLogs()
         self._loop = asyncio.get_running_loop()
         self._sweep_asked = asyncio.Event()
@@ -84,27 +86,45 @@ class Hub:
     async def follow(
         self, generation: GenerationId, last_id: EntryId
     ) -> AsyncIterator[FollowedLog]:
+        """As `join` and `leave`."""
+        followed = self.join(generation, last_id)
+        try:
+            yield followed
+        finally:
+            self.leave(followed)
+
+    def join(self, generation: GenerationId, last_id: EntryId) -> FollowedLog:
         """Follow one log, of which `last_id` is known to exist; shared with its other followers."""
         key = self._keys.log(generation).encode()
         followed = self._logs.find(key)
         if followed is None:
             followed = self._logs.add(key, Window(generation, last_id, self._window_bytes))
         followed.followers += 1
-        try:
-            yield followed
-        finally:
-            followed.followers -= 1
-            if followed.followers == 0:
-                self._logs.remove(key)
+        return followed
+
+    def leave(self, followed: FollowedLog) -> None:
+        """End what `join` began."""
+        followed.followers -= 1
+        if followed.followers == 0:
+            self._logs.remove(self._keys.log(followed.window.generation).encode())
 
     async def run(self) -> None:
         """Keep every window up to date until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            sweep = tasks.create_task(self._sweep_forever(), name="hub sweep")
-            read = tasks.create_task(self._read_forever(), name="hub read")
-            await asyncio.wait((sweep, read), return_when=asyncio.FIRST_COMPLETED)
+            own = (
+                tasks.create_task(self._sweep_forever(), name="hub sweep"),
+                tasks.create_task(self._read_forever(), name="hub read"),
+                tasks.create_task(self._beat_forever(), name="hub heartbeats"),
+            )
+            await asyncio.wait(own, return_when=asyncio.FIRST_COMPLETED)
             # Neither ends by itself, and a group does not mind one that was cancelled.
             raise RuntimeError("one of the hub's tasks has ended")
+
+    async def _beat_forever(self) -> None:
+        """Let all live followers hear something, however silent their logs are."""
+        while True:
+            await asyncio.sleep(self._beat.total_seconds())
+            self._logs.beat_all(self._loop.time())
 
     async def _read_forever(self) -> None:
         while True:

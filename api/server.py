@@ -7,18 +7,22 @@ and after its own end it raises the signal that asked for it once more.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.settings import ApiSettings
 
 DRAIN_GRACE: Final = timedelta(seconds=1)
 """A draining process cuts clients that did not take its farewell within this."""
+
+
+CONNECTION: Final = "rejoin.connection"
+"""The name in a scope's `extensions` under which a route finds the connection it answers on."""
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -29,6 +33,26 @@ class ImpatientProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timer: asyncio.TimerHandle | None = None
+        self.on_change: Callable[[], None] | None = None
+        """Called when the client is lost, and when there is room again."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the client is gone."""
+        return bool(self.transport.is_closing())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has not taken what was written before."""
+        return self.flow.write_paused
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of a body as they are, past uvicorn's own framing."""
+        self.transport.write(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # ours
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -38,6 +62,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        self._tell()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -46,6 +71,11 @@ class ImpatientProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._stop_timer()
         super().resume_writing()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
     def cut_if_stuck(self) -> None:
         """Abort, where something waits for the client to read."""
@@ -73,7 +103,9 @@ class ImpatientProtocol(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """One API process' uvicorn."""
 
-    def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
+    def __init__(self, app: Any, settings: ApiSettings) -> None:
+        """`app`: ASGI, with `state.held` once its lifespan began."""
+
         class Protocol(ImpatientProtocol):
             send_timeout = settings.send_timeout
 

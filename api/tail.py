@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from api.followed import FollowedLog
+from api.followed import Batch, FollowedLog
 from api.hub import Hub
 from api.sse import HEARTBEAT, Dialect, encode_history, encode_reconnect
+from api.wire import Wire, encode_chunk
 from shared.errors import GenerationUnknown, StoreUnavailable
 from shared.event_log import EventLog, LogView
 from shared.events import CLOSING, Entry, predecessor
@@ -28,6 +29,8 @@ STORE_RETRY: Final = timedelta(milliseconds=500)
 
 REPAIR_LOOK: Final = timedelta(milliseconds=250)
 """How often a reader that is ahead of its log looks whether it was repaired."""
+
+_HEARTBEAT_CHUNK: Final = encode_chunk(HEARTBEAT)
 
 _RECONNECT_SPREAD_MS: Final = (200, 2000)
 """A draining server's followers come back spread over this, not all at once."""
@@ -64,11 +67,75 @@ class Tail:
         self._log = event_log
         self._store = store
         self._settings = settings
+        self._heartbeat_s = settings.heartbeat.total_seconds()
         self._cursor = BEGINNING
         self._view: LogView | None = None
         self._has_begun = False
         self._is_ended = False
         self._alarms_seen = 0
+        self._wire: Wire | None = None
+
+    async def serve(self, view: LogView, cursor: EntryId, wire: Wire) -> None:
+        """Write what is beyond `cursor` to `wire`, until the end, the drain, or nobody is there.
+
+        `view` was read at `cursor` a moment ago. While it has everything it is only woken for
+        what needs thought: batches are written by whoever read them.
+        """
+        self._cursor, self._view, self._wire = cursor, view, wire
+        loop = asyncio.get_running_loop()
+        wire.write(
+            encode_chunk(self._dialect.encode_opening(self._generation, cursor)), loop.time()
+        )
+        followed = self._hub.join(self._generation, view.last_id)
+        del view
+        self._alarms_seen = followed.alarms
+        try:
+            while not (self._is_ended or wire.is_lost):
+                if wire.is_full:
+                    await wire.wait()
+                    continue
+                try:
+                    piece = await self._find_next(followed)
+                except _CursorLost:
+                    piece = self._lose_cursor()
+                except StoreUnavailable:
+                    await _wait(followed.changed, STORE_RETRY)
+                    continue
+                if piece is None:
+                    followed.live[self] = None
+                    try:
+                        await wire.wait()
+                    finally:
+                        del followed.live[self]
+                elif piece:
+                    wire.write(encode_chunk(piece), loop.time())
+        finally:
+            self._hub.leave(followed)
+
+    def take(self, batch: Batch) -> None:
+        """Write what was read, if it comes next and there is room; else think about it."""
+        wire = self._wire
+        if wire is None:
+            return
+        if batch.stands_on != self._cursor or wire.is_full or wire.is_lost:
+            wire.wake()
+            return
+        wire.write(batch.chunk(self._dialect), asyncio.get_running_loop().time())
+        self._cursor = batch.last_id
+        if batch.ends:
+            self._is_ended = True
+            wire.wake()
+
+    def wake(self) -> None:
+        """Have the follower look again."""
+        if self._wire is not None:
+            self._wire.wake()
+
+    def beat(self, now: float) -> None:
+        """Write a heartbeat if nothing was written for long."""
+        wire = self._wire
+        if wire is not None and now - wire.spoke_at >= self._heartbeat_s and not wire.is_full:
+            wire.write(_HEARTBEAT_CHUNK, now)
 
     async def frames(self, view: LogView, cursor: EntryId) -> AsyncIterator[bytes]:
         """Yield whole frames beyond `cursor`, live, until the closing event or the drain.
@@ -82,8 +149,12 @@ class Tail:
             loop = asyncio.get_running_loop()
             spoke_at = loop.time()
             while not self._is_ended:
+                changed = followed.changed
                 try:
-                    piece = await self._next(followed)
+                    piece = await self._find_next(followed)
+                    if piece is None:
+                        is_news = await _wait(changed, self._settings.heartbeat)
+                        piece = b"" if is_news else HEARTBEAT
                 except _CursorLost:
                     piece = self._lose_cursor()
                 except StoreUnavailable:
@@ -95,8 +166,8 @@ class Tail:
                     yield piece
                     spoke_at = loop.time()
 
-    async def _next(self, followed: FollowedLog) -> bytes:
-        """Return the next frames, or nothing if only something was learnt.
+    async def _find_next(self, followed: FollowedLog) -> bytes | None:
+        """Return the next frames, empty if only something was learnt; None if there is no news.
 
         Raises: _CursorLost, StoreUnavailable.
         """
@@ -105,7 +176,6 @@ class Tail:
             return encode_reconnect(_draw_reconnect())
         if not self._has_begun:
             return await self._begin(followed)
-        changed = followed.changed
         entries = followed.window.after(self._cursor)
         if entries is None:
             return await self._read_history(followed)
@@ -118,9 +188,7 @@ class Tail:
         if followed.is_overdue or followed.alarms != self._alarms_seen:
             await self._look(followed)
             return b""
-        if await _wait(changed, self._settings.heartbeat):
-            return b""
-        return HEARTBEAT
+        return None
 
     async def _begin(self, followed: FollowedLog) -> bytes:
         """Return the history that one read brings, from where this reader has to start."""

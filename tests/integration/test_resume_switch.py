@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 
 import pytest
 
-from api.dependencies import Held, held
+from api.dependencies import Held
 from api.followed import FollowedLog
 from api.sse import Dialect
 from api.tail import Tail, TailSettings
@@ -75,7 +75,7 @@ def hold_the_switch(api: ApiProcess, tails: type[Tail] = Tail) -> HeldAtTheSwitc
     """Every request of `api` from now on is answered through this."""
     own = {each.name: getattr(api.held, each.name) for each in fields(Held)}
     switch = HeldAtTheSwitch(**own, tails=tails)
-    api.app.dependency_overrides[held] = lambda: switch
+    api.app.state.held = switch
     return switch
 
 

@@ -12,10 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import SecretStr
 
-from api.app import create_app
+from api.app import App, create_app
 from api.dependencies import Held
 from api.server import Server
 from api.settings import ApiSettings
@@ -29,7 +28,7 @@ _BACKLOG = 1024
 class _Server(Server):
     """Ours without signals, which are pytest's, and without uvicorn's pause of 0.1 s."""
 
-    def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
+    def __init__(self, app: App, settings: ApiSettings) -> None:
         super().__init__(app, settings)
         self._told = asyncio.Event()
 
@@ -49,7 +48,7 @@ class _Server(Server):
 class ApiProcess(ApiClient):
     """A running API and what it holds."""
 
-    def __init__(self, api_url: str, app: FastAPI, server: Server) -> None:
+    def __init__(self, api_url: str, app: App, server: Server) -> None:
         super().__init__(api_url)
         self.app = app
         self._server = server

@@ -18,12 +18,21 @@ BATCH: Final = 100
 """Logs per pipeline, for the same reason."""
 
 
+_READ_HEAD: Final = (
+    b"*6\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n$%d\r\n%d\r\n$7\r\nSTREAMS\r\n"
+    % (len(str(READ_COUNT)), READ_COUNT)
+    + b"$%d\r\n%b\r\n"
+)
+
+
 class Batch:
     """What one read brought: the same bytes for every live follower of a dialect."""
 
     __slots__ = ("_chunks", "_entries", "_generation", "ends", "last_id", "stands_on")
 
-    def __init__(self, stands_on: EntryId, entries: list[Entry], generation: GenerationId) -> None:
+    def __init__(
+        self, stands_on: EntryId, entries: Sequence[Entry], generation: GenerationId
+    ) -> None:
         self.stands_on = stands_on
         self.last_id = entries[-1].id
         self.ends = entries[-1].type in CLOSING
@@ -59,8 +68,22 @@ class LiveFollower(Protocol):
 class FollowedLog:
     """A log that somebody in this process follows."""
 
-    def __init__(self, window: Window) -> None:
+    __slots__ = (
+        "_changed",
+        "alarms",
+        "followers",
+        "furthest",
+        "is_gone",
+        "is_overdue",
+        "live",
+        "read_head",
+        "window",
+    )
+
+    def __init__(self, window: Window, key: bytes = b"") -> None:
         self.window = window
+        self.read_head = _READ_HEAD % (len(key), key)
+        """The command that reads it, up to the cursor."""
         self.followers = 0
         self.is_gone = False
         """Whether record and log both vanished."""
@@ -95,11 +118,14 @@ class FollowedLog:
     def take(self, entries: Sequence[Entry]) -> None:
         """Add what was read beyond the window."""
         window = self.window
-        fresh = [entry for entry in entries if entry.id > window.last_id]
-        if not fresh:
-            return
+        last_id = window.last_id
+        fresh = entries
+        if not entries or entries[0].id <= last_id:
+            fresh = [entry for entry in entries if entry.id > last_id]
+            if not fresh:
+                return
         stands_on = predecessor(fresh[0])
-        if stands_on != window.last_id:
+        if stands_on != last_id:
             # The log was rolled back and went on without its lost end: whoever is not exactly
             # where it goes on has to read what is really there.
             window.rebase(stands_on)
@@ -153,7 +179,7 @@ class FollowedLogs:
 
     def add(self, key: bytes, window: Window) -> FollowedLog:
         """Begin to follow a log; it is read at once, which arms its tracking."""
-        followed = self._logs[key] = FollowedLog(window)
+        followed = self._logs[key] = FollowedLog(window, key)
         self.mark_dirty(key)
         return followed
 
@@ -203,6 +229,11 @@ class FollowedLogs:
         """Return the command that reads what the window lacks, and arms its tracking."""
         after = str(read.followed.window.last_id)
         return ("XREAD", "COUNT", READ_COUNT, "STREAMS", read.key, after)
+
+    def packed_read(self, read: Read) -> bytes:
+        """Return the same as Redis takes it: the one command that is sent for every change."""
+        after = b"%d-%d" % read.followed.window.last_id
+        return b"%b$%d\r\n%b\r\n" % (read.followed.read_head, len(after), after)
 
     def deliver(self, read: Read, reply: Any) -> None:
         """Hand what one read returned to the log's followers; a full read leaves it dirty.

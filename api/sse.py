@@ -97,17 +97,17 @@ def encode_history(dialect: Dialect, generation: GenerationId, entries: Sequence
     return b"".join(dialect.encode(generation, entry) for entry in join_texts(entries))
 
 
+_NAMES: Final = {kind: kind.value.encode() for kind in EventType}
+
+
 class Native:
     """`/v1/generations/{id}/events`: ids are entry ids, data is the entry's own JSON."""
 
     name: Final = "native"
 
     def encode(self, generation: GenerationId, entry: Entry) -> bytes:
-        return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (
-            *entry.id,
-            entry.type.value.encode(),
-            entry.data,
-        )
+        (epoch, seq), kind, data = entry
+        return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (epoch, seq, _NAMES[kind], data)
 
     def encode_opening(self, generation: GenerationId, cursor: EntryId) -> bytes:
         if cursor == BEGINNING:

@@ -10,12 +10,19 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from hiredis import PushNotification
+from hiredis import PushNotification, Reader, ReplyError
 from redis.asyncio.connection import Connection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis-py's name
+    RedisError,
+    ResponseError,
+)
 
 from api.followed import FollowedLogs, Read
-from shared.connections import Command
+
+READ_BYTES: Final = 256 * 1024
+
+_PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
 PING_EVERY: Final = timedelta(seconds=1)
 
@@ -45,12 +52,15 @@ async def start_tracking(connection: Connection) -> None:
 class Conversation:
     """One tracked connection from its start to its loss: a writer and a reader.
 
-    The writer alone bounds the silence: redis-py's own time-outs would disconnect under it.
+    The writer alone bounds the silence: redis-py's own time-outs would disconnect under it. Its
+    packing and reading cost more than all the rest of the way of an entry through this process.
     """
 
     def __init__(self, logs: FollowedLogs, connection: Connection) -> None:
+        """`connection` is taken over: redis-py opened it, and reads it no more."""
         self._logs = logs
-        self._connection = connection
+        self._reader: asyncio.StreamReader = connection._reader  # type: ignore[assignment]
+        self._writer: asyncio.StreamWriter = connection._writer  # type: ignore[assignment]
         self._expected: deque[Read | None] = deque()
         self._answered = asyncio.Event()
 
@@ -73,34 +83,41 @@ class Conversation:
                 async with asyncio.timeout(PING_EVERY.total_seconds()):
                     await self._logs.wait_dirty()
             except TimeoutError:
-                await self._send([None], [("PING",)])
+                await self._send([None], [_PING])
                 continue
             reads = self._logs.take_dirty()
             if reads:
-                await self._send(reads, [self._logs.read_command(read) for read in reads])
+                await self._send(reads, [self._logs.packed_read(read) for read in reads])
 
-    async def _send(self, expected: Sequence[Read | None], commands: Sequence[Command]) -> None:
+    async def _send(self, expected: Sequence[Read | None], packed: Sequence[bytes]) -> None:
         """Send, and wait for all answers: what gets dirty meanwhile goes out together."""
         self._expected.extend(expected)
         self._answered.clear()
-        packed = self._connection.pack_commands(commands)
         async with asyncio.timeout(SILENCE_S):
-            await self._connection.send_packed_command(packed)
+            self._writer.write(b"".join(packed))
+            await self._writer.drain()
             await self._answered.wait()
 
     async def _read(self) -> None:
-        while True:
-            reply = await self._connection.read_response(
-                disable_decoding=True, disconnect_on_error=False
-            )
-            if isinstance(reply, PushNotification):
-                self._take_push(reply)
-                continue
-            read = self._expected.popleft()
-            if read is not None:
-                self._logs.deliver(read, reply)
-            if not self._expected:
-                self._answered.set()
+        """Take replies and pushes as they come, many for each turn of the event loop."""
+        parser = Reader()
+        while data := await self._reader.read(READ_BYTES):
+            parser.feed(data)
+            while (reply := parser.gets()) is not False:
+                if type(reply) is PushNotification:
+                    self._take_push(reply)
+                elif isinstance(reply, ReplyError):
+                    raise ResponseError(str(reply))
+                else:
+                    self._take_reply(reply)
+        raise ConnectionError("closed by Redis")
+
+    def _take_reply(self, reply: Any) -> None:
+        read = self._expected.popleft()
+        if read is not None:
+            self._logs.deliver(read, reply)
+        if not self._expected:
+            self._answered.set()
 
     def _take_push(self, push: Sequence[Any]) -> None:
         if push[0] != b"invalidate":

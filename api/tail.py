@@ -72,6 +72,7 @@ class Tail:
         self._view: LogView | None = None
         self._has_begun = False
         self._is_ended = False
+        self._has_forgotten = False
         self._alarms_seen = 0
         self._wire: Wire | None = None
 
@@ -97,7 +98,7 @@ class Tail:
                 try:
                     piece = await self._find_next(followed)
                 except _CursorLost:
-                    piece = self._lose_cursor()
+                    piece = await self._lose_cursor(followed)
                 except StoreUnavailable:
                     await _wait(followed.changed, STORE_RETRY)
                     continue
@@ -121,7 +122,7 @@ class Tail:
             wire.wake()
             return
         wire.write(batch.chunk(self._dialect), asyncio.get_running_loop().time())
-        self._cursor = batch.last_id
+        self._cursor, self._has_forgotten = batch.last_id, False
         if batch.ends:
             self._is_ended = True
             wire.wake()
@@ -156,7 +157,7 @@ class Tail:
                         is_news = await _wait(changed, self._settings.heartbeat)
                         piece = b"" if is_news else HEARTBEAT
                 except _CursorLost:
-                    piece = self._lose_cursor()
+                    piece = await self._lose_cursor(followed)
                 except StoreUnavailable:
                     await _wait(followed.changed, STORE_RETRY)
                     piece = b""
@@ -192,8 +193,12 @@ class Tail:
 
     async def _begin(self, followed: FollowedLog) -> bytes:
         """Return the history that one read brings, from where this reader has to start."""
-        view = self._view or await self._log.view(self._generation, self._cursor)
-        self._view = None
+        view, self._view = self._view, None
+        if view is None:
+            seen = followed.window.last_id
+            view = await self._log.view(self._generation, self._cursor)
+            if view.last_id < seen:
+                followed.rebase(view.last_id)
         reset_at = view.record.reset_at if view.record else BEGINNING
         if self._cursor < reset_at:
             # Whatever the reader has, the reset takes it back: nothing before it matters.
@@ -263,15 +268,21 @@ class Tail:
         """Move the cursor over `entries`. Raises: _CursorLost if they do not stand on it."""
         if predecessor(entries[0]) != self._cursor:
             raise _CursorLost
-        self._cursor = entries[-1].id
+        self._cursor, self._has_forgotten = entries[-1].id, False
         self._is_ended = entries[-1].type in CLOSING
         followed.furthest = max(followed.furthest, self._cursor)
 
-    def _lose_cursor(self) -> bytes:
+    async def _lose_cursor(self, followed: FollowedLog) -> bytes:
         """Tell the reader, and begin anew where its surface can say so."""
+        self._view, self._has_begun = None, False
+        if self._has_forgotten:
+            # Lost again before anything was said: the log itself is being rolled back and forth.
+            self._cursor = BEGINNING
+            await _wait(followed.changed, REPAIR_LOOK)
+            return b""
         frame, history_follows = self._dialect.encode_loss(self._generation)
         self._is_ended = not history_follows
-        self._cursor, self._view, self._has_begun = BEGINNING, None, False
+        self._cursor, self._has_forgotten = BEGINNING, True
         return frame
 
 

@@ -21,12 +21,16 @@ from api.dependencies import Held
 from api.events import OPENAPI, OPENAPI_PATH, FollowRoute
 from api.hub import Hub
 from api.settings import ApiSettings
+from api.tail import TailSettings
 from shared.connections import Client, new_tracked_connection, open_connection
 from shared.event_log import EventLog
 from shared.generation_store import GenerationStore
 from shared.keys import Keys
 from shared.queue import Queue
 from shared.settings import RedisSettings
+
+COMMAND_CONNECTIONS: Final = 3
+"""With the hub's one and those for history a process never has more than six."""
 
 HISTORY_CONNECTIONS: Final = 2
 """Reads of history at once: a storm of them must not hold up the live ones in Redis."""
@@ -46,7 +50,11 @@ async def open_held(settings: ApiSettings, redis: RedisSettings) -> AsyncIterato
     """Open everything that one API process holds."""
     keys = Keys(redis.key_prefix)
     async with AsyncExitStack() as stack:
-        client = Client(await stack.enter_async_context(open_connection(redis, "api")))
+        client = Client(
+            await stack.enter_async_context(
+                open_connection(redis, "api", max_connections=COMMAND_CONNECTIONS)
+            )
+        )
         history = Client(
             await stack.enter_async_context(
                 open_connection(redis, "history", max_connections=HISTORY_CONNECTIONS)
@@ -73,6 +81,7 @@ async def open_held(settings: ApiSettings, redis: RedisSettings) -> AsyncIterato
                 queue=queue,
                 admission=Admission(store, queue, keys, settings),
                 hub=hub,
+                patience=TailSettings(settings.heartbeat, settings.repair_wait),
             )
             task.cancel()
 

@@ -32,6 +32,7 @@ class Held:
     queue: Queue
     admission: Admission
     hub: Hub
+    patience: TailSettings
 
     def check_not_draining(self) -> None:
         """Raises: Draining."""
@@ -59,7 +60,7 @@ class Held:
             hub=self.hub,
             event_log=self.history,
             store=self.store,
-            settings=TailSettings(self.settings.heartbeat, self.settings.repair_wait),
+            settings=self.patience,
         )
 
 

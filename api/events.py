@@ -13,6 +13,7 @@ from fastapi import FastAPI, Response
 
 from api import problems
 from api.dependencies import Held
+from api.live import Follower
 from api.server import CONNECTION
 from api.sse import MEDIA_TYPE, NATIVE
 from api.streams import HEADERS, come_back
@@ -89,10 +90,9 @@ class FollowRoute:
         await send(_START)
         wire = Wire(connection)
         try:
-            tail = held.tail(generation, NATIVE)
-            serving = tail.serve(found, cursor, wire)
-            # Not kept while the tail waits, which is most of its life.
-            del found, tail
+            follower = Follower(held.tail(generation, NATIVE), wire, held.patience.heartbeat)
+            serving = follower.serve(found, cursor)
+            del found  # not kept while it waits
             await serving
         finally:
             wire.close()

@@ -49,7 +49,7 @@ class Batch:
         return known
 
 
-class LiveFollower(Protocol):
+class Listener(Protocol):
     """Who follows a log without a task that waits for it."""
 
     def take(self, batch: Batch) -> None:
@@ -93,7 +93,7 @@ class FollowedLog:
         """How often the log was found shorter than what somebody had already read of it."""
         self.is_overdue = False
         """Whether it was open beyond its deadline when it was last compared."""
-        self.live: dict[LiveFollower, None] = {}
+        self.live: dict[Listener, None] = {}
         """Who has everything and takes what comes next at once."""
         self._changed: asyncio.Event | None = None
 

@@ -16,7 +16,6 @@ from typing import Final
 from api.followed import Batch, FollowedLog
 from api.hub import Hub
 from api.sse import HEARTBEAT, Dialect, encode_history, encode_reconnect
-from api.wire import Wire, encode_chunk
 from shared.errors import GenerationUnknown, StoreUnavailable
 from shared.event_log import EventLog, LogView
 from shared.events import CLOSING, Entry, predecessor
@@ -30,8 +29,6 @@ STORE_RETRY: Final = timedelta(milliseconds=500)
 REPAIR_LOOK: Final = timedelta(milliseconds=250)
 """How often a reader that is ahead of its log looks whether it was repaired."""
 
-_HEARTBEAT_CHUNK: Final = encode_chunk(HEARTBEAT)
-
 _RECONNECT_SPREAD_MS: Final = (200, 2000)
 """A draining server's followers come back spread over this, not all at once."""
 
@@ -44,12 +41,27 @@ class TailSettings:
     repair_wait: timedelta
 
 
-class _CursorLost(Exception):
+class CursorLost(Exception):
     """What comes next in the log does not stand on the cursor."""
 
 
 class Tail:
     """One reader of one log."""
+
+    __slots__ = (
+        "_alarms_seen",
+        "_cursor",
+        "_dialect",
+        "_generation",
+        "_has_begun",
+        "_has_forgotten",
+        "_hub",
+        "_is_ended",
+        "_log",
+        "_settings",
+        "_store",
+        "_view",
+    )
 
     def __init__(
         self,
@@ -67,110 +79,78 @@ class Tail:
         self._log = event_log
         self._store = store
         self._settings = settings
-        self._heartbeat_s = settings.heartbeat.total_seconds()
         self._cursor = BEGINNING
         self._view: LogView | None = None
         self._has_begun = False
         self._is_ended = False
         self._has_forgotten = False
         self._alarms_seen = 0
-        self._wire: Wire | None = None
 
-    async def serve(self, view: LogView, cursor: EntryId, wire: Wire) -> None:
-        """Write what is beyond `cursor` to `wire`, until the end, the drain, or nobody is there.
+    @property
+    def dialect(self) -> Dialect:
+        """How its reader is told."""
+        return self._dialect
 
-        `view` was read at `cursor` a moment ago. While it has everything it is only woken for
-        what needs thought: batches are written by whoever read them.
+    @property
+    def is_ended(self) -> bool:
+        """Whether its reader has been told all there is to tell here."""
+        return self._is_ended
+
+    def begin(self, view: LogView, cursor: EntryId) -> tuple[bytes, FollowedLog]:
+        """Start behind `cursor`; `view` was read there a moment ago.
+
+        Returns what precedes the first frame, and the log, which must be left in the end.
         """
-        self._cursor, self._view, self._wire = cursor, view, wire
-        loop = asyncio.get_running_loop()
-        wire.write(
-            encode_chunk(self._dialect.encode_opening(self._generation, cursor)), loop.time()
-        )
+        self._cursor, self._view = cursor, view
         followed = self._hub.join(self._generation, view.last_id)
-        del view
         self._alarms_seen = followed.alarms
-        try:
-            while not (self._is_ended or wire.is_lost):
-                if wire.is_full:
-                    await wire.wait()
-                    continue
-                try:
-                    piece = await self._find_next(followed)
-                except _CursorLost:
-                    piece = await self._lose_cursor(followed)
-                except StoreUnavailable:
-                    await _wait(followed.changed, STORE_RETRY)
-                    continue
-                if piece is None:
-                    followed.live[self] = None
-                    try:
-                        await wire.wait()
-                    finally:
-                        del followed.live[self]
-                elif piece:
-                    wire.write(encode_chunk(piece), loop.time())
-        finally:
-            self._hub.leave(followed)
+        return self._dialect.encode_opening(self._generation, cursor), followed
 
-    def take(self, batch: Batch) -> None:
-        """Write what was read, if it comes next and there is room; else think about it."""
-        wire = self._wire
-        if wire is None:
-            return
-        if batch.stands_on != self._cursor or wire.is_full or wire.is_lost:
-            wire.wake()
-            return
-        wire.write(batch.chunk(self._dialect), asyncio.get_running_loop().time())
-        self._cursor, self._has_forgotten = batch.last_id, False
-        if batch.ends:
-            self._is_ended = True
-            wire.wake()
+    def leave(self, followed: FollowedLog) -> None:
+        """End what `begin` began."""
+        self._hub.leave(followed)
 
-    def wake(self) -> None:
-        """Have the follower look again."""
-        if self._wire is not None:
-            self._wire.wake()
-
-    def beat(self, now: float) -> None:
-        """Write a heartbeat if nothing was written for long."""
-        wire = self._wire
-        if wire is not None and now - wire.spoke_at >= self._heartbeat_s and not wire.is_full:
-            wire.write(_HEARTBEAT_CHUNK, now)
+    def accept(self, batch: Batch) -> bool:
+        """Move over a batch if it comes next; False if it does not."""
+        if batch.stands_on != self._cursor:
+            return False
+        self._cursor, self._has_forgotten, self._is_ended = batch.last_id, False, batch.ends
+        return True
 
     async def frames(self, view: LogView, cursor: EntryId) -> AsyncIterator[bytes]:
         """Yield whole frames beyond `cursor`, live, until the closing event or the drain.
 
         `view` was read at `cursor` a moment ago.
         """
-        self._cursor, self._view = cursor, view
-        yield self._dialect.encode_opening(self._generation, cursor)
-        async with self._hub.follow(self._generation, view.last_id) as followed:
-            self._alarms_seen = followed.alarms
+        opening, followed = self.begin(view, cursor)
+        try:
+            yield opening
             loop = asyncio.get_running_loop()
             spoke_at = loop.time()
             while not self._is_ended:
                 changed = followed.changed
                 try:
-                    piece = await self._find_next(followed)
+                    piece = await self.find_next(followed)
                     if piece is None:
-                        is_news = await _wait(changed, self._settings.heartbeat)
+                        is_news = await wait_change(changed, self._settings.heartbeat)
                         piece = b"" if is_news else HEARTBEAT
-                except _CursorLost:
-                    piece = await self._lose_cursor(followed)
+                except CursorLost:
+                    piece = await self.lose_cursor(followed)
                 except StoreUnavailable:
-                    await _wait(followed.changed, STORE_RETRY)
+                    await wait_change(followed.changed, STORE_RETRY)
                     piece = b""
                 if not piece and loop.time() - spoke_at >= self._settings.heartbeat.total_seconds():
                     piece = HEARTBEAT
                 if piece:
                     yield piece
                     spoke_at = loop.time()
+        finally:
+            self._hub.leave(followed)
 
-    async def _find_next(self, followed: FollowedLog) -> bytes | None:
+    async def find_next(self, followed: FollowedLog) -> bytes | None:
         """Return the next frames, empty if only something was learnt; None if there is no news.
 
-        Raises: _CursorLost, StoreUnavailable.
+        Raises: CursorLost, StoreUnavailable.
         """
         if self._hub.draining.is_set():
             self._is_ended = True
@@ -226,7 +206,7 @@ class Tail:
     async def _look(self, followed: FollowedLog) -> None:
         """Settle what a sweep saw: a deadline that passed, or a log that became shorter.
 
-        Raises: _CursorLost, StoreUnavailable.
+        Raises: CursorLost, StoreUnavailable.
         """
         alarms = followed.alarms
         try:
@@ -243,7 +223,7 @@ class Tail:
         """Return once the log reaches the cursor; at once where it never was shorter.
 
         Only the owner of the cursor's own epoch can append lost entries again.
-        Raises: _CursorLost, StoreUnavailable.
+        Raises: CursorLost, StoreUnavailable.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.repair_wait.total_seconds()
@@ -259,26 +239,26 @@ class Tail:
                 return
             record = view.record
             if record is None or record.state is not State.RUNNING:
-                raise _CursorLost
+                raise CursorLost
             if record.epoch != self._cursor.epoch or loop.time() >= deadline:
-                raise _CursorLost
-            await _wait(followed.changed, REPAIR_LOOK)
+                raise CursorLost
+            await wait_change(followed.changed, REPAIR_LOOK)
 
     def _advance(self, followed: FollowedLog, entries: list[Entry]) -> None:
-        """Move the cursor over `entries`. Raises: _CursorLost if they do not stand on it."""
+        """Move the cursor over `entries`. Raises: CursorLost if they do not stand on it."""
         if predecessor(entries[0]) != self._cursor:
-            raise _CursorLost
+            raise CursorLost
         self._cursor, self._has_forgotten = entries[-1].id, False
         self._is_ended = entries[-1].type in CLOSING
         followed.furthest = max(followed.furthest, self._cursor)
 
-    async def _lose_cursor(self, followed: FollowedLog) -> bytes:
+    async def lose_cursor(self, followed: FollowedLog) -> bytes:
         """Tell the reader, and begin anew where its surface can say so."""
         self._view, self._has_begun = None, False
         if self._has_forgotten:
             # Lost again before anything was said: the log itself is being rolled back and forth.
             self._cursor = BEGINNING
-            await _wait(followed.changed, REPAIR_LOOK)
+            await wait_change(followed.changed, REPAIR_LOOK)
             return b""
         frame, history_follows = self._dialect.encode_loss(self._generation)
         self._is_ended = not history_follows
@@ -286,7 +266,7 @@ class Tail:
         return frame
 
 
-async def _wait(changed: asyncio.Event, longest: timedelta) -> bool:
+async def wait_change(changed: asyncio.Event, longest: timedelta) -> bool:
     """Wait for a change; False if there was none."""
     try:
         async with asyncio.timeout(longest.total_seconds()):

@@ -25,6 +25,8 @@ MAX_PIECE: Final = 256
 class Window:
     """Entries in order of id, bounded in bytes, each framed at most once per dialect."""
 
+    __slots__ = ("_bytes", "_entries", "_frames", "_ids", "_max_bytes", "floor", "generation")
+
     def __init__(self, generation: GenerationId, floor: EntryId, max_bytes: int) -> None:
         self.generation = generation
         self.floor = floor

@@ -170,6 +170,55 @@ async def test_an_attempt_that_was_taken_over_settles_nothing(stores: Stores) ->
     assert await stores.store.settle(generation, "v/1", {"n": 2}, is_estimate=False)
 
 
+@pytest.mark.parametrize("end", ["cancel", "fail"])
+async def test_an_estimate_gives_way_to_a_figure_and_never_the_other_way(
+    stores: Stores, end: str
+) -> None:
+    """Whoever comes first: what its provider says it cost is what stands at the end."""
+    generation, _ = await held(stores, "running")
+    if end == "cancel":
+        await stores.store.cancel(generation)
+    else:
+        await stores.store.fail(generation, BROKEN)
+    guess, other_guess = {"n": 1, "estimated": True}, {"n": 2, "estimated": True}
+    settle = stores.store.settle
+    assert await settle(generation, "w/1", guess, is_estimate=True)
+    assert not await settle(generation, "w/1", other_guess, is_estimate=True)
+    assert (await stores.store.record(generation)).usage == guess
+    assert await settle(generation, "w/1", {"n": 3}, is_estimate=False)
+    assert not await settle(generation, "w/1", guess, is_estimate=True)
+    assert (await stores.store.record(generation)).usage == {"n": 3}
+
+
+async def test_an_estimate_is_written_where_a_figure_would_be_and_nowhere_else(
+    stores: Stores,
+) -> None:
+    """Not while it runs, not for who was taken over, not where nothing is."""
+    generation, last = await held(stores, "running")
+    settle = stores.store.settle
+    assert not await settle(generation, "w/1", {"n": 1}, is_estimate=True)
+    await stores.claim(generation, "v/1")
+    await stores.store.cancel(generation)
+    assert not await settle(generation, "w/1", {"n": 1}, is_estimate=True)
+    assert (await stores.store.record(generation)).usage is None
+    done, last = await held(stores, "running")
+    await stores.close(done, "w/1", Entry(last.successor, EventType.DONE, b"{}"))
+    assert not await settle(done, "w/1", {"n": 1}, is_estimate=True)
+    assert not await settle(draw_generation_id(), "w/1", {"n": 1}, is_estimate=True)
+
+
+async def test_a_failure_of_its_owner_keeps_the_cost_that_was_written_with_it(
+    stores: Stores,
+) -> None:
+    """An estimate that came with the end stays until there is a figure."""
+    generation, last = await held(stores, "running")
+    failed = Entry(last.successor, EventType.FAILED, b"{}")
+    await stores.close(generation, "w/1", failed, b'{"n":2,"estimated":true}')
+    assert not await stores.store.settle(generation, "w/1", {"n": 1}, is_estimate=True)
+    assert await stores.store.settle(generation, "w/1", {"n": 3}, is_estimate=False)
+    assert (await stores.store.record(generation)).usage == {"n": 3}
+
+
 async def test_settling_what_is_gone_creates_nothing(stores: Stores) -> None:
     """After its retention a generation stays away."""
     assert not await stores.store.settle(draw_generation_id(), "w/1", {"n": 1}, is_estimate=False)

@@ -2,14 +2,22 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 
 import pytest
 
 from shared.errors import ProviderError
 from shared.events import Event, EventType
-from shared.generation import Record, State, Surface
+from shared.generation import Record, State, Surface, Upstream
 from shared.ids import BEGINNING
-from worker.recovery import Plan, choose_resume, find_rungs, plan_attempt, plan_retry
+from worker.recovery import (
+    Plan,
+    choose_resume,
+    default_ladder,
+    find_rungs,
+    plan_attempt,
+    plan_retry,
+)
 from worker.said import Said
 from worker.settings import Rung, WorkerSettings
 
@@ -173,3 +181,120 @@ def test_a_provider_that_names_a_long_pause_gets_it_without_a_slot() -> None:
         plan_retry(error, RECORD, Said(), None, SETTINGS, attempts=1) for error in (long, short)
     ]
     assert [(w.pause.seconds, w.gives_slot_back) for w in waits if w] == [(600, True), (3, False)]
+
+
+# --- re-attach ----------------------------------------------------------------------------------
+
+RUN = Upstream("resp_1", 7)
+UNREAD = Upstream("resp_1", None)
+
+
+@pytest.mark.parametrize(
+    ("rungs", "said", "surface", "run", "expected"),
+    [
+        (("reattach", "restart"), TEXT, Surface.NATIVE, RUN, "reattach"),
+        (("reattach", "restart"), CALL, Surface.NATIVE, RUN, "reattach"),
+        (("reattach", "restart"), THOUGHT, Surface.CHAT, RUN, "reattach"),
+        (("reattach", "restart"), Said(), Surface.NATIVE, UNREAD, "reattach"),
+        (("reattach",), TEXT, Surface.NATIVE, RUN, "reattach"),
+        (("reattach",), TEXT, Surface.NATIVE, None, None),
+        (("reattach",), Said(), Surface.CHAT, None, "fresh"),
+        (("reattach", "restart"), TEXT, Surface.NATIVE, None, "restart"),
+        (("reattach", "restart"), TEXT, Surface.CHAT, None, None),
+        (("reattach", "continue", "restart"), TEXT, Surface.CHAT, None, "continue"),
+        (("reattach", "continue", "restart"), CALL, Surface.NATIVE, None, "restart"),
+        (("reattach", "continue"), CALL, Surface.CHAT, RUN, "reattach"),
+        (("continue", "reattach"), TEXT, Surface.NATIVE, RUN, "continue"),
+        (("continue", "reattach"), CALL, Surface.NATIVE, RUN, "reattach"),
+        (("restart", "reattach"), TEXT, Surface.NATIVE, RUN, "restart"),
+        (("restart", "reattach"), TEXT, Surface.CHAT, RUN, "reattach"),
+        (("restart",), TEXT, Surface.NATIVE, RUN, "restart"),
+        ((), TEXT, Surface.NATIVE, RUN, None),
+        ((), Said(), Surface.NATIVE, RUN, "fresh"),
+    ],
+)
+def test_an_answer_that_goes_on_is_rejoined_where_the_ladder_says_so(
+    rungs: tuple[Rung, ...],
+    said: Said,
+    surface: Surface,
+    run: Upstream | None,
+    expected: str | None,
+) -> None:
+    """Whatever was said and whoever asked, as long as there is something to go on with."""
+    assert choose_resume(rungs, said, surface, run) == expected
+
+
+@pytest.mark.parametrize("rungs", list(permutations(("reattach", "continue", "restart"))))
+@pytest.mark.parametrize("surface", list(Surface))
+@pytest.mark.parametrize("run", [None, RUN])
+def test_what_is_announced_is_what_is_done_whatever_the_order(
+    rungs: tuple[Rung, ...], surface: Surface, run: Upstream | None
+) -> None:
+    """The claim forgets only where the attempt restarts, and names a rung that can be taken."""
+    record = replace(RECORD, attempts=1, surface=surface, upstream=run)
+    begins = plan(record, SETTINGS.model_copy(update={"ladder": {"*": rungs}}))
+    assert begins is not None
+    first = next(rung for rung in rungs if rung != "reattach" or run is not None)
+    assert (begins.resume, begins.is_first) == (first, False)
+    assert begins.reset is (first == "restart" and surface is Surface.NATIVE)
+    if not begins.reset and (first != "restart" or surface is Surface.NATIVE):
+        assert choose_resume(rungs, TEXT, surface, run) == first
+
+
+@pytest.mark.parametrize("surface", list(Surface))
+def test_an_answer_that_nobody_named_is_not_announced_as_rejoined(surface: Surface) -> None:
+    """Its worker died before that: the rung behind is the first."""
+    settings = SETTINGS.model_copy(update={"ladder": {"*": ("reattach", "restart")}})
+    record = replace(RECORD, attempts=1, surface=surface)
+    lost, named = plan(record, settings), plan(replace(record, upstream=UNREAD), settings)
+    assert lost is not None
+    assert named is not None
+    assert (lost.resume, lost.reset) == ("restart", surface is Surface.NATIVE)
+    assert (named.resume, named.reset) == ("reattach", False)
+    nothing_else = plan(record, SETTINGS.model_copy(update={"ladder": {"*": ("reattach",)}}))
+    assert nothing_else is not None
+    assert (nothing_else.resume, nothing_else.reset) == ("fresh", False)
+
+
+def test_a_failure_is_followed_by_a_rejoin_as_long_as_the_answer_goes_on() -> None:
+    """The same error, with and without something to go on with."""
+    settings = SETTINGS.model_copy(update={"ladder": {"*": ("reattach", "continue", "restart")}})
+    record = replace(RECORD, model="m")
+    resumes = [
+        retry.resume
+        for run in (RUN, None)
+        if (retry := plan_retry(BROKEN, record, TEXT, run, settings, attempts=1)) is not None
+    ]
+    assert resumes == ["reattach", "continue"]
+    chat = replace(record, surface=Surface.CHAT)
+    assert plan_retry(BROKEN, chat, CALL, None, settings, attempts=1) is None
+    assert plan_retry(BROKEN, chat, CALL, RUN, settings, attempts=1) is not None
+    assert plan_retry(BROKEN, chat, CALL, RUN, settings, attempts=3) is None
+
+
+@pytest.mark.parametrize(
+    ("base_url", "can_be_rejoined"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://API.OpenAI.com:443/v1", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("https://x.openai.azure.com/openai/v1", True),
+        ("https://evil-api.openai.com.example.org/v1", False),
+        ("https://x.openai.azure.com.example.org/v1", False),
+        ("https://example.org/api.openai.com", False),
+        ("https://example.org/?to=.openai.azure.com", False),
+        ("https://api.openai.com@example.org/v1", False),
+        ("http://localhost:8000/v1", False),
+        ("http://127.0.0.1/v1", False),
+        ("http://[::1]:8000/v1", False),
+        ("api.openai.com/v1", False),
+        ("garbage", False),
+        ("", False),
+    ],
+)
+def test_only_servers_that_are_known_for_it_are_asked_for_runs(
+    base_url: str, can_be_rejoined: bool
+) -> None:
+    """By their host alone; for any other the operator has to say so."""
+    expected = ("reattach", "restart") if can_be_rejoined else ("restart",)
+    assert default_ladder(base_url) == {"*": expected}

@@ -1,4 +1,4 @@
-"""Owners, zombies, cancels and lost writes in any order: the log is always what the model says.
+"""Owners, zombies, cancels, deadlines, lost writes in any order: the log is what the model says.
 
 The model is a list: whoever the last claim belongs to may add to it, and nobody else.
 """
@@ -6,6 +6,7 @@ The model is a list: whoever the last claim belongs to may add to it, and nobody
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import fakeredis
@@ -21,16 +22,22 @@ from hypothesis.stateful import (
 
 from shared.event_log import AppendReply
 from shared.events import Entry, EventType, decode_entry, encode_data
+from shared.failures import GENERATION_TIMEOUT, QUEUE_TIMEOUT, Failure
 from shared.generation import State
-from shared.generation_store import ClaimOutcome
+from shared.generation_store import Claim, ClaimOutcome, Closed
 from shared.ids import EntryId, GenerationId
 from tests.support.fold import check_log
 from tests.support.redis_server import RedisServer
 from tests.support.stores import Snapshot, Stores, tokens
 
-STEPS = ("claim", *["append"] * 5, *["repair"] * 2, *["remember"] * 3, *["lose_writes"] * 2)
-ENDS = ("close", "cancel")
+STEPS = (
+    *("claim", "claim_twice", "pass_deadline"),
+    *(*["append"] * 5, *["repair"] * 2, *["remember"] * 3, *["lose_writes"] * 2),
+)
+ENDS = ("close", "cancel", "fail", "expire")
 """Rare: a log that is closed has little left to go wrong."""
+
+BROKEN = Failure("broken", "It broke.", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Model:
     log: tuple[Entry, ...]
     state: State = State.QUEUED
     owner: str = ""
+    is_overdue: bool = False
 
     def takes(self, token: str, first: EntryId) -> bool:
         """Whether an append may change anything: by the owner, while open, without a hole."""
@@ -52,6 +60,8 @@ class Writer:
     """One attempt, alive or long dead, and every entry it ever encoded."""
 
     token: str
+    seen_epoch: int
+    resets: bool
     claimed: EntryId
     entries: list[Entry] = field(default_factory=list)
 
@@ -84,7 +94,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(data=st.data(), step=st.sampled_from([*STEPS, *STEPS, *ENDS]))
     def step(self, data: st.DataObject, step: str) -> None:
         """One rule for all, since hypothesis would leave out some of many for a whole run."""
-        if step in ("append", "repair", "close") and not self.writers:
+        if step in ("append", "repair", "close", "claim_twice") and not self.writers:
             step = "claim"
         if step == "lose_writes" and not self.moments:
             step = "remember"
@@ -101,13 +111,7 @@ class LogMachine(RuleBasedStateMachine):
         token, reset = f"w{len(self.writers)}/1", data.draw(st.booleans())
         held = self.model.log[-1].id.epoch
         seen = data.draw(st.sampled_from([held, held, *(w.claimed.epoch for w in self.writers)]))
-        attempt = 1 + sum(entry.type is EventType.STARTED for entry in self.model.log)
-        started = {"attempt": attempt, "model": "m", "resume": "fresh"}
-        claim = self.do(
-            self.stores.store.claim(
-                self.generation, seen_epoch=seen, token=token, started=started, reset=reset
-            )
-        )
+        claim = self._claim(seen, token, reset=reset)
         if self.model.state.is_closed:
             assert claim.outcome is ClaimOutcome.CLOSED
             return
@@ -117,14 +121,46 @@ class LogMachine(RuleBasedStateMachine):
         assert claim.outcome is ClaimOutcome.CLAIMED
         epoch, before = claim.last_id.epoch, self.model.log[-1].id
         assert epoch > before.epoch
+        # The first claim sets a new deadline: until then it bounds the wait in the queue.
+        overdue = self.model.is_overdue and self._attempts() > 0
+        assert (claim.time_left <= timedelta(0)) is overdue
         # A lost epoch comes again once in a thousand times; the token keeps the two apart.
         self.said = {i: entry for i, entry in self.said.items() if i.epoch != epoch}
-        data_of_started = encode_data({**started, "prev": str(before)})
+        data_of_started = encode_data({**self._started(), "prev": str(before)})
         opening = [Entry(EntryId(epoch, 0), EventType.STARTED, data_of_started)]
         if reset:
             opening.append(Entry(EntryId(epoch, 1), EventType.RESET, b"{}"))
-        self.writers.append(Writer(token, claim.last_id))
-        self.model = Model((*self.model.log, *opening), State.RUNNING, token)
+        self.writers.append(Writer(token, seen, reset, claim.last_id))
+        self.model = Model((*self.model.log, *opening), State.RUNNING, token, overdue)
+
+    def claim_twice(self, _: st.DataObject) -> None:
+        """The owner's claim arrives again, its answer having been lost: the same answer."""
+        for writer in self.writers:
+            if writer.token != self.model.owner:
+                continue
+            claim = self._claim(writer.seen_epoch, writer.token, reset=writer.resets)
+            if self.model.state.is_closed:
+                assert claim.outcome is ClaimOutcome.CLOSED
+            else:
+                assert (claim.outcome, claim.last_id) == (ClaimOutcome.CLAIMED, writer.claimed)
+
+    def _claim(self, seen_epoch: int, token: str, *, reset: bool) -> Claim:
+        claim: Claim = self.do(
+            self.stores.store.claim(
+                self.generation,
+                seen_epoch=seen_epoch,
+                token=token,
+                started=self._started(),
+                reset=reset,
+            )
+        )
+        return claim
+
+    def _attempts(self) -> int:
+        return sum(entry.type is EventType.STARTED for entry in self.model.log)
+
+    def _started(self) -> dict[str, Any]:
+        return {"attempt": 1 + self._attempts(), "model": "m", "resume": "fresh"}
 
     def append(self, data: st.DataObject) -> None:
         """Any writer, zombies included, says something new."""
@@ -151,16 +187,41 @@ class LogMachine(RuleBasedStateMachine):
         closing = Entry(writer.last.successor, EventType(kind), b"{}")
         reply = self.do(self.stores.close(self.generation, writer.token, closing))
         if self.model.takes(writer.token, closing.id):
-            self.model = Model((*self.model.log, closing), State(kind), writer.token)
+            self.model = replace(self.model, log=(*self.model.log, closing), state=State(kind))
         self._check_reply(reply, writer)
 
     def cancel(self, _: st.DataObject) -> None:
         closed = self.do(self.stores.store.cancel(self.generation))
-        if not self.model.state.is_closed:
-            (entry,) = self.do(self.stores.log.read(self.generation, self.model.log[-1].id))
-            assert (entry.type, entry.id.seq) == (EventType.CANCELLED, 0)
-            self.model = replace(self.model, log=(*self.model.log, entry), state=State.CANCELLED)
+        self._take_over(closed, State.CANCELLED, {})
+
+    def fail(self, _: st.DataObject) -> None:
+        closed = self.do(self.stores.store.fail(self.generation, BROKEN))
+        self._take_over(closed, State.FAILED, BROKEN.data)
+
+    def pass_deadline(self, _: st.DataObject) -> None:
+        """Time passes; nobody has noticed yet."""
+        self.do(self.stores.pass_deadline(self.generation))
+        self.model = replace(self.model, is_overdue=True)
+
+    def expire(self, _: st.DataObject) -> None:
+        """Somebody thinks that the deadline passed, rightly or by a clock of his own."""
+        closed = self.do(self.stores.store.expire(self.generation))
+        failure = QUEUE_TIMEOUT if self.model.state is State.QUEUED else GENERATION_TIMEOUT
+        if self.model.is_overdue:
+            self._take_over(closed, State.FAILED, failure.data)
         assert closed.state is self.model.state
+
+    def _take_over(self, closed: Closed, state: State, data: dict[str, Any]) -> None:
+        """Whoever holds it, an open log has ended; a closed one is as it was."""
+        before = self.model.log[-1].id
+        if not self.model.state.is_closed:
+            (entry,) = self.do(self.stores.log.read(self.generation, before))
+            assert (entry.type.value, entry.id.seq) == (state.value, 0)
+            assert entry.id.epoch > before.epoch
+            assert entry.data == encode_data({**data, "prev": str(before)})
+            self.model = replace(self.model, log=(*self.model.log, entry), state=state)
+        owner = self.model.owner.partition("/")[0] or None
+        assert (closed.state, closed.worker) == (self.model.state, owner)
 
     def remember(self, _: st.DataObject) -> None:
         """A moment to which Redis may fall back."""
@@ -213,10 +274,10 @@ def _run(connect: Callable[[], redis.asyncio.Redis]) -> None:
 
 
 def test_any_history_leaves_a_sound_log_on_fakeredis() -> None:
-    """Claims, appends, zombies, closes, cancels, roll-backs and repairs leave I1 to I5 intact."""
+    """Claims, appends, zombies, ends of all kinds, roll-backs and repairs leave I1 to I5 intact."""
     _run(lambda: fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer(version=(7,)), protocol=2))
 
 
-def test_any_history_leaves_a_sound_log_on_a_real_server(valkey: RedisServer) -> None:
-    """The same against a server whose scripts are Redis' own."""
-    _run(valkey.client)
+def test_any_history_leaves_a_sound_log_on_a_real_server(real_server: RedisServer) -> None:
+    """The same against servers whose scripts are Redis' own."""
+    _run(real_server.client)

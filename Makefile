@@ -5,7 +5,7 @@ RESUMES := tests/integration/test_resume_equivalence.py tests/integration/test_r
 TIERS := tests/unit tests/contract tests/integration tests/chaos tests/browser
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz lock
+.PHONY: help run test check bench fuzz chaos lock
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ bench: .venv/dev.stamp ## measure; LINE=... picks one line of the table, QUICK=1
 
 fuzz: .venv/dev.stamp ## the property tests with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -m hypothesis tests/unit tests/contract $(RESUMES) $(ARGS)
+
+chaos: .venv/dev.stamp ## kill, freeze and cut everything for long; SEED=7 MINUTES=10 SERVER=redis, else a fresh seed, 5, valkey
+	@SEED="$(SEED)" MINUTES="$(MINUTES)" SERVER="$(SERVER)" $(PYTHON) -m tests.chaos
 
 lock: ## make the lock files anew; UPGRADE=1 takes newer versions
 	@sh deploy/lock.sh $(if $(UPGRADE),--upgrade)

@@ -1,98 +1,208 @@
-"""The judge: I1 to I8 of the design, for every generation and every reader of a run.
+"""The judge: I1 to I6 of the design, and what was paid, for one generation and all its readers.
 
-That `fold_log` and `fold` fail on a corrupted log is shown in tests/unit/test_support_fold.py.
+What Redis was made to forget is known to the byte (`lost.py`), so it excuses exactly this much:
+
+- a reader that had read something forgotten is told to forget it too, and hears the answer anew;
+  what it had heard until then stood in the log when Redis died;
+- a closing entry that was forgotten, and whose writer had died or let go, may be followed by
+  another end; who had read it keeps the old answer, whole as it was;
+- a generation that was forgotten altogether is unknown until its client asks again.
+
+`corrupted.py` shows before each run that these functions fail on what is wrong.
 """
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tests.chaos.clients import Asked, Clients, Reader
-from tests.support.api_client import ApiClient
-from tests.support.fold import Folded, fold, fold_log
-from tests.support.leaks import check_keys
-from tests.support.redis_server import RedisServer
-from tests.support.stack import MODEL, expected_text, expected_tokens, user
-from tests.support.wait import wait_until
-from worker.standin import request_key
+from tests.chaos.asks import Ask
+from tests.chaos.clients import Reader
+from tests.chaos.lost import Past
+from tests.chaos.spoken import Call, check_end, find_speakers
+from tests.support.fold import (
+    RESET_ID,
+    WIRE_ONLY_TYPES,
+    Entry,
+    Folded,
+    fold,
+    fold_log,
+    log_events,
+    position,
+)
+from tests.support.fold_chat import fold_chat
+from tests.support.sse_reader import Event
 
-_SETTLED_S = 15.0
-
-Calls = Mapping[str, Sequence[Mapping[str, Any]]]
-"""What the model was asked, by the key of the content."""
-
-
-async def read_ledger(standin_url: str) -> tuple[int, Calls]:
-    """How many calls to the model are open, and all there were."""
-    reply = await ApiClient(standin_url).call("GET", "/ledger")
-    calls = defaultdict(list)
-    for request in reply.json["requests"]:
-        calls[request["key"]].append(request)
-    return reply.json["open"], calls
+CURSOR_LOST = "cursor_lost"
+"""How `/chat/stream` ends for a reader that it cannot tell to forget."""
 
 
-async def check_generation(asked: Asked, client: Any, calls: Calls, clients: Clients) -> str:
-    """I1 to I6 on the log, on every reader and on the snapshot. Returns how it ended."""
-    entries = await client.xrange(f"gen:{{{asked.generation}}}:log")
-    folded = fold_log(entries)
-    record = await client.hgetall(f"gen:{{{asked.generation}}}")
-    assert record[b"state"].decode() == folded.closing_type, (
-        "the record says another end than the log"
-    )
-    _check_text(asked, folded, calls[request_key(MODEL, user(asked.ask.prompt))])
-    for reader in asked.readers:
-        _check_reader(reader, folded)
-    snapshot = (await clients.snapshot(asked.generation)).json
-    assert (snapshot["status"], snapshot["text"]) == (folded.closing_type, folded.text)
-    assert snapshot["last_event_id"] == folded.last_event_id
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that is known of one generation."""
+
+    ask: Ask
+    readers: Sequence[Reader]
+    log: Sequence[Entry]
+    """In the end; empty if there is none."""
+    state: str
+    """What the record says."""
+    snapshot: Mapping[str, Any]
+    """What the API says."""
+    calls: Sequence[Call]
+    """Its requests in the model's account, in the order they came."""
+    pasts: Sequence[Past] = ()
+    """What Redis forgot of it, in the order it did."""
+    undone: Sequence[Past] = ()
+    """Those of them whose end nobody was left to write again."""
+    cancelled_as: str | None = None
+    was_left_alone: bool = False
+    """Whether certainly nothing happened to it that costs another call."""
+
+
+def judge(evidence: Evidence) -> str:
+    """Return how it ended. Raises: AssertionError, an invariant does not hold."""
+    for past in evidence.pasts:
+        _check_log(evidence, past.entries, closed=past.is_closed)
+    if evidence.was_left_alone:
+        assert len(evidence.calls) <= 1, "I8: paid for more than once, although nothing happened"
+    if not evidence.log:
+        assert any(past.kept is None for past in evidence.pasts), "I1: it vanished"
+        for reader in evidence.readers:
+            _check_reader(evidence, reader, [past for past in evidence.pasts if past.is_closed])
+        return "unknown"
+    folded = _check_log(evidence, evidence.log, closed=True)
+    assert evidence.state == folded.closing_type, "the record says another end than the log"
+    shown = [evidence.snapshot[name] for name in ("status", "text", "last_event_id")]
+    held = [folded.closing_type, folded.text, folded.last_event_id]
+    assert shown == held, "the snapshot shows something else than the log"
+    if evidence.cancelled_as is not None and not evidence.undone:
+        assert evidence.cancelled_as == folded.closing_type, "the end was not what cancel showed"
+    closed_again = [past for past in evidence.pasts if _is_closed_again(past, folded)]
+    for reader in evidence.readers:
+        _check_reader(evidence, reader, [*closed_again, *evidence.undone])
     return folded.closing_type or ""
 
 
-def _check_reader(reader: Reader, log: Folded) -> None:
+def _is_closed_again(past: Past, final: Folded) -> bool:
+    """Whether an end that Redis forgot was written again by another: the same, under a new id."""
+    if not past.is_closed:
+        return False
+    said = fold_log(past.entries)
+    same = (said.closing_type, said.text) == (final.closing_type, final.text)
+    return same and position(said.last_event_id).seq == 0
+
+
+def _check_log(evidence: Evidence, entries: Sequence[Entry], *, closed: bool) -> Folded:
+    """I1 to I6 of one log."""
+    folded = fold_log(entries, closed=closed)
+    speakers = find_speakers(evidence.ask, entries, evidence.calls)
+    if "reattach" in evidence.ask.rungs and not evidence.pasts and evidence.ask.fault is None:
+        said_by = {call["number"] for call in speakers}
+        assert len(said_by) <= 1, f"I8: paid for again instead of re-attached to: calls {said_by}"
+    if closed:
+        assert folded.closing_data is not None
+        check_end(evidence.ask, entries, evidence.calls, folded.closing_data)
+    return folded
+
+
+def _check_reader(evidence: Evidence, reader: Reader, other_ends: Sequence[Past]) -> None:
+    """A reader holds what the log says in the end, or said when it ended for that reader."""
     assert reader.has_ended, "a reader never saw the end"
-    assert fold(reader.events) == log, "a reader holds something else than the log"
+    if evidence.ask.is_chat and reader.not_found:
+        assert any(past.kept is None for past in evidence.pasts), "unknown, but not forgotten"
+        return _check_told_once(
+            reader.events, [past.entries for past in evidence.pasts], is_chat=True
+        )
+    check = _check_chat if evidence.ask.is_chat else _check_native
+    ends = [
+        entries for entries in (evidence.log, *(past.entries for past in other_ends)) if entries
+    ]
+    assert ends, "a reader saw an end that nobody wrote"
+    errors = []
+    for entries in ends:
+        try:
+            return check(evidence, reader, entries)
+        except AssertionError as error:
+            errors.append(error)
+    raise errors[0]
 
 
-def _check_text(asked: Asked, folded: Folded, calls: Sequence[Mapping[str, Any]]) -> None:
-    """I6: the text is what the model said in the attempt that counts, whole where it is `done`."""
-    ask, outcomes = asked.ask, [(call["attempt"], call["outcome"]) for call in calls]
-    assert folded.closing_data is not None
-    match folded.closing_type:
-        case "done":
-            whole = [expected_text(ask.prompt, attempt=n) for n, o in outcomes if o == "completed"]
-            assert folded.text in whole, f"I6: not the text of a completed attempt of {outcomes}"
-        case "failed":
-            assert folded.closing_data["code"] == "provider_truncated", folded.closing_data
-            assert ask.cut_after is not None, "I6: nobody cut this one"
-            cut = [
-                "".join(expected_tokens(ask.prompt, attempt=n)[: ask.cut_after])
-                for n, o in outcomes
-                if o == "cut"
-            ]
-            assert folded.text in cut, f"I6: not the text of a cut attempt of {outcomes}"
-        case "cancelled":
-            assert ask.cancel_after is not None, "I6: nobody cancelled this one"
-            texts = [""] + [expected_text(ask.prompt, attempt=n) for n, _ in outcomes]
-            assert any(text.startswith(folded.text) for text in texts), "I6: not what was said"
+def _check_native(evidence: Evidence, reader: Reader, entries: Sequence[Entry]) -> None:
+    assert reader.not_found == 0 or any(past.kept is None for past in evidence.pasts), (
+        "a reader was told that its generation is unknown, although Redis had not forgotten it"
+    )
+    assert fold(reader.events) == fold_log(entries), "a reader holds something else than the log"
+    anew = sum(event.last_event_id == RESET_ID for event in reader.events)
+    assert anew <= len(evidence.pasts), (
+        f"told to begin anew {anew} times; Redis forgot something {len(evidence.pasts)} times"
+    )
+    *before, last = _parts(reader.events)
+    _check_told(last, entries)
+    logs = [entries, *(past.entries for past in evidence.pasts)]
+    for part in before:
+        _check_told_once(part, logs)
 
 
-async def check_nothing_is_left(server: RedisServer, standin_url: str) -> None:
-    """I8: no job, no owner, no key without a lifetime, no call to the model."""
+def _check_chat(evidence: Evidence, reader: Reader, entries: Sequence[Entry]) -> None:
+    """This surface cannot say forget: it ends instead."""
+    told = [event for event in reader.events if event.type not in WIRE_ONLY_TYPES]
+    logs = [past.entries for past in evidence.pasts]
+    if told and told[-1].type == "failed" and CURSOR_LOST in told[-1].data:
+        assert evidence.pasts, "its cursor was lost, although Redis forgot nothing of it"
+        return _check_told_once(told[:-1], logs, is_chat=True)
+    held, said = fold_chat(told), fold_log(entries)
+    assert held.text == said.text, "a reader holds another text than the log"
+    assert held.closing_type == said.closing_type, "a reader was told another end"
+    return _check_told(told, entries, is_chat=True)
 
-    async def left() -> list[str]:
-        calls, _ = await read_ledger(standin_url)
-        async with server.client() as client:
-            found = [str(job) for job in await client.zrange("arq:queue", 0, -1)]
-            found += [str(key) async for key in client.scan_iter("arq:*:*", count=1_000)]
-        found = [name for name in found if "arq:retry:" not in name]
-        return found + ([f"{calls} calls to the model"] if calls else [])
 
-    async def nothing() -> bool:
-        return not await left()
+def _parts(events: Sequence[Event]) -> list[list[Event]]:
+    """What a reader was told, divided where it was told to forget.
 
-    try:
-        await wait_until(nothing, "jobs, owners and calls to go", _SETTLED_S)
-    except AssertionError:
-        raise AssertionError(f"I8: left behind: {json.dumps(await left())}") from None
-    check_keys(server)
+    One that had read what Redis forgot hears either the API's own `reset`, with the id 0-0, or that
+    of the next attempt, which takes back whatever the reader has.
+    """
+    parts: list[list[Event]] = [[]]
+    for event in events:
+        if event.type in WIRE_ONLY_TYPES:
+            continue
+        if event.type == "reset":
+            parts.append([])
+        if event.last_event_id != RESET_ID:
+            parts[-1].append(event)
+    return parts
+
+
+def _check_told_once(
+    events: Sequence[Event], logs: Sequence[Sequence[Entry]], *, is_chat: bool = False
+) -> None:
+    """What was told stood in one of the logs."""
+    errors = []
+    for entries in logs:
+        try:
+            return _check_told(events, entries, is_chat=is_chat)
+        except AssertionError as error:
+            errors.append(error)
+    raise AssertionError(f"a reader was told what never stood in the log: {errors}")
+
+
+def _check_told(
+    events: Sequence[Event], entries: Sequence[Entry], *, is_chat: bool = False
+) -> None:
+    """After every single event the reader holds what the log says up to its id."""
+    texts = _texts(log_events(entries), is_chat=False)
+    for entry_id, text in _texts(events, is_chat=is_chat).items():
+        assert entry_id in texts, f"a reader was told {entry_id}, which the log does not hold"
+        assert texts[entry_id] == text, f"I6: at {entry_id} a reader holds another text"
+
+
+def _texts(events: Sequence[Event], *, is_chat: bool) -> dict[str, str]:
+    """The text that a reader holds at each id."""
+    texts, text = {}, ""
+    for event in events:
+        if event.type == "token":
+            text += event.data if is_chat else fold([event]).text
+        elif event.type == "reset":
+            text = ""
+        texts[event.last_event_id.rpartition("/")[2]] = text
+    return texts

@@ -1,5 +1,30 @@
 """Every line there is. A new one is a file with a `LINE`, and its name here."""
 
-from tests.bench import first_token
+from tests.bench import append_cost, first_token, generations, recovery, throughput
+from tests.bench.delivery import (
+    capacity,
+    fan_out,
+    idle,
+    latency,
+    long_log,
+    redis_memory,
+    storm,
+)
 
-LINES = {line.name: line for line in (first_token.LINE,)}
+LINES = {
+    line.name: line
+    for line in (
+        first_token.LINE,
+        throughput.LINE,
+        append_cost.LINE,
+        generations.LINE,
+        recovery.LINE,
+        latency.LINE,
+        capacity.LINE,
+        fan_out.LINE,
+        storm.LINE,
+        idle.LINE,
+        long_log.LINE,
+        redis_memory.LINE,
+    )
+}

@@ -1,5 +1,6 @@
 """Run one API process: `python -m api`, configured by the environment."""
 
+import gc
 import resource
 import sys
 from typing import Final
@@ -27,6 +28,9 @@ def main() -> None:
     configure_logging(read_settings(LogSettings).level, "api")
     _allow_many_sockets()
     server = Server(create_app(settings, redis), settings)
+    # What was imported stays: the collector need not look through it again and again.
+    gc.collect()
+    gc.freeze()
     server.run()
     if server.lifespan.error_occurred:
         sys.exit(1)

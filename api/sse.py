@@ -63,8 +63,24 @@ def join_texts(entries: Sequence[Entry]) -> list[Entry]:
 def _join_run(run: list[Entry]) -> Entry:
     if len(run) == 1:
         return run[0]
-    text = "".join(decode_data(entry.data)["text"] for entry in run)
-    return Entry(run[-1].id, run[-1].type, encode_data({"text": text}))
+    if all(_is_spliceable(entry.data) for entry in run):
+        data = _HEAD + b"".join([entry.data[len(_HEAD) : -len(_TAIL)] for entry in run]) + _TAIL
+    else:
+        data = encode_data({"text": "".join(decode_data(entry.data)["text"] for entry in run)})
+    return Entry(run[-1].id, run[-1].type, data)
+
+
+def _is_spliceable(data: bytes) -> bool:
+    """Whether `data` is an object of `text` alone, as we write it: its inside can be joined as is.
+
+    The escaped form of a joined text is the joined escaped forms. Within a string every quote has
+    a backslash before it, so that `","` can only stand between two members.
+    """
+    return data.startswith(_HEAD) and data.endswith(_TAIL) and b'","' not in data
+
+
+_HEAD: Final = b'{"text":"'
+_TAIL: Final = b'"}'
 
 
 class Dialect(Protocol):

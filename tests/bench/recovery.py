@@ -53,7 +53,9 @@ class Arm:
 
 def _arms() -> list[Arm]:
     continues = {"WORKER_LADDER": '{"*": ["continue", "restart"]}'}
+    rejoins = {"WORKER_LADDER": '{"*": ["reattach", "restart"]}'}
     return [
+        Arm("`reattach`", "reattach", rejoins, lambda _: [None], 1 / 3),
         Arm("`continue`", "continue", continues, lambda held: [None, len(held)]),
         Arm("`restart`", "restart", {}, lambda _: [None, None], 1 / 3, keeps_text=False),
     ]

@@ -141,7 +141,7 @@ async def test_a_cut_connection_is_rejoined_by_the_same_worker(
 )
 async def test_a_refused_rejoin_takes_the_next_rung(shop: Workshop, refusal: str) -> None:
     """The provider has it no more: the answer is continued from its prefix, as another request."""
-    prompt = f"[standin tokens=80 pace=60 {refusal}] Refused"
+    prompt = f"[standin tokens=300 pace=60 {refusal}] Refused"  # longer than a worker's start
     generation = await killed_after(shop, prompt, "token", 12)
     folded = await recovered(shop, generation)
     assert (folded.closing_type, folded.text) == ("done", expected_text(prompt))

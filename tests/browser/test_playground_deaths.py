@@ -104,7 +104,7 @@ async def test_a_killed_worker_is_followed_by_another_and_no_word_is_doubled(
 ) -> None:
     """Pages that watched, that were away, and that joined later: all show the new attempt, whole,
     and nothing of what the dead worker's attempt had said."""
-    prompt = "[standin tokens=60 pace=30 kind=prose vary=1] Tell me about keepers"
+    prompt = "[standin tokens=180 pace=30 kind=prose vary=1] Tell me about keepers"
     first, second = (expected_text(prompt, attempt=attempt) for attempt in (1, 2))
     tab, away = await guest.open_tab(), await guest.open_tab()
     generation = await tab.ask(prompt)

@@ -7,6 +7,7 @@ import pytest
 
 from shared.generation import State, Surface
 from shared.ids import GenerationId
+from tests.support.api_client import ApiClient
 from tests.support.fold import Folded
 from tests.support.redis_server import RedisServer
 from tests.support.stack import MODEL, expected_text, open_model, user
@@ -150,6 +151,20 @@ async def test_a_refused_rejoin_takes_the_next_rung(shop: Workshop, refusal: str
     first, second = shop.standin.ledger.entries
     assert first.outcome in (Outcome.CANCELLED, Outcome.FORGOTTEN), "it would be paid to its end"
     assert second.continues
+
+
+async def test_a_run_that_was_cancelled_there_takes_the_next_rung(shop: Workshop) -> None:
+    """So it is after Redis forgot a cancel: the generation goes on, its run does not."""
+    prompt = "[standin tokens=200 pace=100] Forgotten"
+    generation = await killed_after(shop, prompt, "token", 5)
+    upstream = (await shop.record(generation)).upstream
+    assert upstream is not None
+    model = ApiClient(shop.standin.url)
+    assert (await model.call("POST", f"/v1/responses/{upstream.id}/cancel")).status == 200
+    folded = await recovered(shop, generation)
+    assert (folded.closing_type, folded.text) == ("done", expected_text(prompt))
+    resumes = [attempt["resume"] for attempt in folded.attempts]
+    assert resumes == ["fresh", "reattach", "continue"]
 
 
 async def test_a_server_in_trouble_is_asked_again_before_the_rung_is_given_up(

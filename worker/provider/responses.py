@@ -105,6 +105,8 @@ class RunStream(AnswerStream):
         elif status == "incomplete":
             reason = (response.get("incomplete_details") or {}).get("reason")
             self.finish.reason = _FINISH_REASONS.get(str(reason), "length")
+        elif status == "cancelled":
+            raise _cancelled()
         else:
             error = response.get("error") or {}
             raise _failed(error.get("code"), error.get("message") or status)
@@ -132,6 +134,17 @@ def translate_usage(response: dict[str, Any]) -> dict[str, Any] | None:
         if isinstance(details := usage.get(theirs), dict) and details:
             translated[ours] = details
     return translated
+
+
+def _cancelled() -> ProviderRefused:
+    """Somebody ended it there, ourselves perhaps before Redis forgot why: it is gone, as by 410."""
+    return ProviderRefused(
+        "provider_failed",
+        "The answer was cancelled at its provider.",
+        False,
+        "cancelled",
+        status=410,
+    )
 
 
 def _failed(code: Any, message: Any) -> ProviderRefused:

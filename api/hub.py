@@ -22,7 +22,7 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from api.followed import BATCH, FollowedLog, FollowedLogs
-from api.tracking import Conversation, TrackingRefused, start_tracking
+from api.tracking import Conversation, TrackingRefused, is_lost, start_tracking
 from api.window import Window
 from shared.connections import Client, Command
 from shared.errors import StoreUnavailable
@@ -135,7 +135,9 @@ class Hub:
                 self.is_polling = True
                 await self._run_polling(TRACKING_RETRY)
                 self.is_polling = False
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, RuntimeError) as error:
+                if not is_lost(error):
+                    raise
                 if self.is_tracking:
                     log.warning("hub_lost_connection", reason=type(error).__name__)
                 self.is_tracking = False

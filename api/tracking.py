@@ -19,6 +19,7 @@ from redis.exceptions import (
 )
 
 from api.followed import FollowedLogs, Read
+from shared.connections import is_away
 
 READ_BYTES: Final = 256 * 1024
 
@@ -31,6 +32,11 @@ SILENCE_S: Final = 2.0
 
 CONNECT_S: Final = 5.0
 """A server that accepts and then says nothing, a frozen one, is given up after this."""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether `error` ends a connection, not the hub."""
+    return isinstance(error, RedisError | OSError) or is_away(error)
 
 
 class TrackingRefused(Exception):
@@ -72,7 +78,7 @@ class Conversation:
                 tasks.create_task(self._read(), name="hub reader")
         except ExceptionGroup as group:
             # Not `except*`, which would wrap what is raised here in a group again.
-            lost, others = group.split((RedisError, OSError))
+            lost, others = group.split(is_lost)
             if lost is None or others is not None:
                 raise
             raise lost.exceptions[0] from group

@@ -63,6 +63,9 @@ def is_away(error: BaseException) -> bool:
         return False
     if isinstance(error, _AWAY):
         return True
+    if isinstance(error, RuntimeError):
+        # uvloop's, of a transport that the other side reset before redis-py wrote to it.
+        return "closed" in str(error)
     return isinstance(error, ResponseError) and (
         str(error).startswith(_AWAY_REPLIES) or "-OOM" in str(error) or "-READONLY" in str(error)
     )
@@ -72,7 +75,7 @@ def is_away(error: BaseException) -> bool:
 def _store_errors() -> Iterator[None]:
     try:
         yield
-    except (redis.RedisError, OSError) as error:
+    except (redis.RedisError, OSError, RuntimeError) as error:
         if is_away(error):
             raise StoreUnavailable(f"{type(error).__name__}: {error}"[:200]) from error
         raise

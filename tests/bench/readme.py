@@ -13,8 +13,9 @@ END: Final = "<!-- /bench -->"
 
 
 def main() -> None:
-    """Replace what stands between the two markers."""
-    reports = [(RESULTS / f"{name}.md").read_text(encoding="utf-8") for name in LINES]
+    """Replace what stands between the two markers by the lines that were measured in full."""
+    results = [RESULTS / f"{name}.md" for name in LINES]
+    reports = [path.read_text(encoding="utf-8") for path in results if path.exists()]
     section = "\n".join(report.replace("## ", "### ", 1) for report in reports)
     pattern = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
     text = README.read_text(encoding="utf-8")

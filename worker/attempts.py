@@ -191,6 +191,7 @@ class Attempts:
     async def _ask(self, resume: Resume) -> None:
         """Append what the model says, then how it ended. Raises: ProviderError, AppendRefused."""
         provider = self._tools.provider
+        self._written_to = None  # of the run that is opened now, not of one before
         if self._feeds is not None:
             self._feeds = self._feeds.resume() if resume == "reattach" else LineFeeds()
         if resume == "reattach" and self._run is not None:
@@ -241,7 +242,6 @@ class Attempts:
         """Append an answer and close the log. Raises: ProviderError, AppendRefused."""
         said, writer = self._said, self._writer
         feeds = self._feeds
-        self._written_to = None
         largest = int(self._tools.settings.max_output)
         async for spoken in answer:
             for event, number in feeds.convert(*spoken) if feeds else (spoken,):

@@ -1,6 +1,14 @@
 """Every line there is. A new one is a file with a `LINE`, and its name here."""
 
-from tests.bench import append_cost, first_token, generations, recovery, throughput
+from tests.bench import (
+    append_cost,
+    cancel,
+    first_token,
+    generations,
+    pick_up,
+    recovery,
+    throughput,
+)
 from tests.bench.delivery import (
     capacity,
     fan_out,
@@ -19,6 +27,8 @@ LINES = {
         append_cost.LINE,
         generations.LINE,
         recovery.LINE,
+        pick_up.LINE,
+        cancel.LINE,
         latency.LINE,
         capacity.LINE,
         fan_out.LINE,

@@ -26,6 +26,8 @@ class Cores:
 @contextmanager
 def share_out_cores() -> Iterator[Cores]:
     """Leave one core to the process under test: we, and all we start, stay on the others."""
+    if not hasattr(os, "sched_getaffinity"):
+        raise AssertionError("this line reads Linux' /proc and pins processes to cores")
     ours = frozenset(os.sched_getaffinity(0))
     tested = frozenset({max(ours)})
     cores = Cores(tested, ours - tested or tested)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
-from tests.bench.delivery.series import arms_here, describe_sides, open_bench, say
+from tests.bench.delivery.series import arms_here, describe_sides, open_bench, runs_of, say
 from tests.bench.delivery.stages import REJOIN, RESUMABLE, TIMED, XREAD, Arm, Bench, Load
 from tests.bench.delivery.turn import WARM_UP_S, take_turn
 from tests.bench.line import FULL, Line, Result, Scale
@@ -68,7 +68,7 @@ async def measure(scale: Scale) -> Result:
     measured_s = MEASURED_S if scale == FULL else MEASURED_QUICK_S
     async with open_bench() as bench:
         searches = [Search(arm) for arm in arms_here(bench, (REJOIN, XREAD, TIMED, RESUMABLE))]
-        for _ in range(scale.runs):
+        for _ in range(runs_of(scale)):
             for search in searches:
                 tried: list[dict[str, Any]] = []
                 search.carried.append(await _search(search.arm, bench, measured_s, tried))
@@ -83,8 +83,8 @@ async def measure(scale: Scale) -> Result:
             f"**{ratio:.1f} times** the streams of one XREAD per client.",
             f"Carried: every follower got everything that was appended, once and in order, and the"
             f" p99 of {measured_s:g} s is within the bound. {PACE:.0f} tokens/s of each log;"
-            f" searched anew in each of {scale.runs} runs, up to {MOST:,} and until {NARROW:.0%}"
-            " lie between what is carried and what is not; median (least to most).",
+            f" searched anew in each of {runs_of(scale)} runs, up to {MOST:,} and until what is"
+            f" carried and what is not are within {NARROW:.0%}; median (least to most).",
             *sides,
         ],
         data={

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tests.bench.delivery.series import Series, arms_here, describe_sides, open_bench, say
+from tests.bench.delivery.series import Series, arms_here, describe_sides, open_bench, runs_of, say
 from tests.bench.delivery.stages import REJOIN, RESUMABLE, XREAD, Load
 from tests.bench.delivery.turn import REDIS, SERVER, WARM_UP_S, take_turn
 from tests.bench.line import FULL, Line, Result, Scale
@@ -28,7 +28,7 @@ async def measure(scale: Scale) -> Result:
     load = Load(1, PACE, round((WARM_UP_S + measured_s) * PACE), followers_each=FOLLOWERS)
     async with open_bench() as bench:
         series = [Series(arm, load) for arm in arms_here(bench, _ARMS)]
-        for run in range(scale.runs):
+        for run in range(runs_of(scale)):
             for one in series:
                 say(f"fan-out: {one.name}, run {run}")
                 one.turns.append(await take_turn(one.arm, bench, load))
@@ -41,7 +41,7 @@ async def measure(scale: Scale) -> Result:
         rows=[_row(one) for one in series],
         notes=[
             f"{FOLLOWERS:,} followers of one log, {PACE:.0f} tokens/s by plain `XADD`, so"
-            f" {FOLLOWERS * PACE:,.0f} deliveries a second. {scale.runs} runs; median (least to"
+            f" {FOLLOWERS * PACE:,.0f} deliveries a second. {runs_of(scale)} runs; median (least to"
             " most).",
             *sides,
         ],

@@ -6,15 +6,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from tests.bench.delivery.load import NEVER, open_followers
-from tests.bench.delivery.series import arms_here, describe_sides, open_bench, say
+from tests.bench.delivery.series import arms_here, describe_sides, open_bench, runs_of, say
 from tests.bench.delivery.stages import REJOIN, RESUMABLE, XREAD, Arm, Bench, Load
 from tests.bench.delivery.turn import SERVER
-from tests.bench.line import Line, Result, Scale
+from tests.bench.line import FULL, Line, Result, Scale
 from tests.bench.process_cost import Meter, private_kib
 from tests.bench.table import cell
 from tests.support.redis_server import RedisServer
 
 FOLLOWERS: Final = 5_000
+FOLLOWERS_QUICK: Final = 1_000
 
 SHARED_BY: Final = 100
 """Followers of each log, in half of the measurements."""
@@ -79,12 +80,13 @@ def _used_bytes(redis: RedisServer) -> int:
 
 async def measure(scale: Scale) -> Result:
     """Let the arms take turns."""
-    shared = Load(FOLLOWERS // SHARED_BY, 0, 0, SHARED_BY)
-    alone = Load(FOLLOWERS, 0, 0)
+    count = FOLLOWERS if scale == FULL else FOLLOWERS_QUICK
+    shared = Load(count // SHARED_BY, 0, 0, SHARED_BY)
+    alone = Load(count, 0, 0)
     async with open_bench() as bench:
         measured = [Measured(REJOIN, alone)]
         measured += [Measured(arm, shared) for arm in arms_here(bench, (REJOIN, XREAD, RESUMABLE))]
-        for run in range(scale.runs):
+        for run in range(runs_of(scale)):
             for one in measured:
                 say(f"idle: {one.arm.name}, {one.load.logs:,} logs, run {run}")
                 one.runs.append(await _hold(one.arm, bench, one.load))
@@ -106,10 +108,10 @@ async def measure(scale: Scale) -> Result:
             for one in measured
         ],
         notes=[
-            f"{FOLLOWERS:,} followers of logs in which nothing happens, looked at"
+            f"{count:,} followers of logs in which nothing happens, looked at"
             f" {SETTLES_S + WATCHED_S:g} s after the last was let in; private memory of the"
             " process, the kernel's for sockets not counted. Of Redis: what it says it uses more"
-            f" than before. {scale.runs} runs; median (least to most).",
+            f" than before. {runs_of(scale)} runs; median (least to most).",
             *sides,
         ],
         data={

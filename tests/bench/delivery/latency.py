@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Final
 
-from tests.bench.delivery.series import Series, arms_here, describe_sides, open_bench, say
+from tests.bench.delivery.series import Series, arms_here, describe_sides, open_bench, runs_of, say
 from tests.bench.delivery.stages import REJOIN, RESUMABLE, TIMED, XREAD, Bench, Load
 from tests.bench.delivery.turn import REDIS, SERVER, WARM_UP_S, take_turn
 from tests.bench.line import FULL, Line, Result, Scale
@@ -70,7 +70,7 @@ async def _measure(bench: Bench, scale: Scale) -> list[Series]:
     for streams in STREAMS:
         load = Load(streams, PACE, tokens)
         rung = [Series(arm, load) for arm in arms]
-        for run in range(scale.runs):
+        for run in range(runs_of(scale)):
             for one in rung:
                 say(f"latency: {one.name}, run {run}")
                 one.turns.append(await take_turn(one.arm, bench, load))
@@ -111,7 +111,7 @@ def _describe(bench: Bench, scale: Scale) -> list[str]:
     return [
         f"{PACE:.0f} tokens/s of each log, appended by a small program with plain `XADD`; followers"
         " are another one. A token carries the time at which it was written, and the figure is"
-        f" what the follower's clock says beyond it. {scale.runs} runs in which the arms take"
+        f" what the follower's clock says beyond it. {runs_of(scale)} runs in which the arms take"
         " turns; in each cell the median over the runs (least to most).",
         "Arrived: a follower that lacks a token 3 s after the last was written has not got it in"
         " time. An arm whose readers fell behind is not asked for more.",

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any, Final
 
 from tests.bench.delivery.load import check_written, open_followers
-from tests.bench.delivery.series import describe_sides, open_bench, say
+from tests.bench.delivery.series import describe_sides, open_bench, runs_of, say
 from tests.bench.delivery.stages import REJOIN, Bench, Load
 from tests.bench.delivery.turn import GRACE_S, REDIS, SERVER
 from tests.bench.line import FULL, Line, Result, Scale
@@ -85,7 +85,7 @@ async def measure(scale: Scale) -> Result:
     tokens = TOKENS if scale == FULL else TOKENS_QUICK
     runs: list[Ends] = []
     async with open_bench() as bench:
-        for run in range(scale.runs):
+        for run in range(runs_of(scale)):
             say(f"long-log: run {run}")
             runs.append(await _run(bench, tokens))
         sides = describe_sides(bench)
@@ -106,7 +106,7 @@ async def measure(scale: Scale) -> Result:
         ],
         notes=[
             f"{LOGS} logs at {PACE:.0f} tokens/s, each with a follower; {SPAN:,} tokens of each"
-            f" log at either end. {scale.runs} runs; median (least to most).",
+            f" log at either end. {runs_of(scale)} runs; median (least to most).",
             *sides,
         ],
         data={"tokens": tokens, "runs": [asdict(run) for run in runs]},

@@ -13,6 +13,8 @@ from tests.bench.delivery.oracle import check_followers
 from tests.bench.delivery.programs import build_programs
 from tests.bench.delivery.stages import Arm, Bench, Load
 from tests.bench.delivery.turn import FULL, REDIS, Turn
+from tests.bench.line import FULL as FULL_SCALE
+from tests.bench.line import Scale
 from tests.bench.process_cost import share_out_cores
 from tests.bench.table import cell
 
@@ -121,6 +123,11 @@ def describe_sides(bench: Bench) -> list[str]:
     else:
         notes.append(f"{bench.node.versions}.")
     return notes
+
+
+def runs_of(scale: Scale) -> int:
+    """How often everything is measured: once is enough to see that it works."""
+    return scale.runs if scale == FULL_SCALE else 1
 
 
 def say(text: str) -> None:

@@ -13,14 +13,15 @@ from statistics import median
 from typing import Any, Final
 
 from tests.bench.delivery.load import check_written, open_followers
-from tests.bench.delivery.series import NOTHING, arms_here, describe_sides, open_bench, say
+from tests.bench.delivery.series import NOTHING, arms_here, describe_sides, open_bench, runs_of, say
 from tests.bench.delivery.stages import REJOIN, RESUMABLE, XREAD, Arm, Bench, Load
 from tests.bench.delivery.turn import AT_EASE, FOLLOWERS, OURSELVES, REDIS, SERVER
-from tests.bench.line import Line, Result, Scale
+from tests.bench.line import FULL, Line, Result, Scale
 from tests.bench.process_cost import Cost, Meter
 from tests.bench.table import cell
 
 AT_ONCE: Final = 5_000
+AT_ONCE_QUICK: Final = 1_000
 
 SHARED_BY: Final = 100
 """Followers of each log in the first storm; in the second each has a log of its own."""
@@ -131,12 +132,13 @@ async def _cause_storm(arm: Arm, bench: Bench, load: Load) -> Storm:
 
 async def measure(scale: Scale) -> Result:
     """Let the arms take turns, first with logs that are shared, then with one each."""
-    shared = Load(AT_ONCE // SHARED_BY, PACE, TOKENS, SHARED_BY, HISTORY)
-    alone = Load(AT_ONCE, PACE, TOKENS, 1, HISTORY)
+    at_once = AT_ONCE if scale == FULL else AT_ONCE_QUICK
+    shared = Load(at_once // SHARED_BY, PACE, TOKENS, SHARED_BY, HISTORY)
+    alone = Load(at_once, PACE, TOKENS, 1, HISTORY)
     async with open_bench() as bench:
         storms = [Storms(arm, shared) for arm in arms_here(bench, (REJOIN, XREAD, RESUMABLE))]
-        storms += [Storms(arm, alone) for arm in (REJOIN, XREAD)]
-        for run in range(scale.runs):
+        storms += [Storms(arm, alone) for arm in arms_here(bench, (REJOIN, XREAD))]
+        for run in range(runs_of(scale)):
             for one in storms:
                 say(f"storm: {one.name}, run {run}")
                 one.runs.append(await _cause_storm(one.arm, bench, one.load))
@@ -149,9 +151,9 @@ async def measure(scale: Scale) -> Result:
         ],
         rows=[_row(one) for one in storms],
         notes=[
-            f"{AT_ONCE:,} followers are cut at once and back at once, each with a cursor of its"
+            f"{at_once:,} followers are cut at once and back at once, each with a cursor of its"
             f" own in the {HISTORY:,} tokens of its log; the logs grow on by {PACE:g} token/s."
-            f" {scale.runs} runs; median (least to most), of what went wrong the worst. Turned"
+            f" {runs_of(scale)} runs; median (least to most), of what went wrong the worst. Turned"
             " away: answered with an error, or not at all.",
             *sides,
         ],

@@ -168,6 +168,10 @@ def _pay_twice(calm: Evidence) -> Evidence:
     return replace(calm, was_left_alone=True)
 
 
+def _linger(calm: Evidence) -> Evidence:
+    return replace(calm, lingering=[1])
+
+
 def _vanish(calm: Evidence) -> Evidence:
     return replace(calm, log=())
 
@@ -191,5 +195,6 @@ CORRUPTIONS: Mapping[str, Corrupt] = {
     "no end told": _in_reader(lambda events: events.pop()),
     "told to begin anew for nothing": _in_reader(_begin_anew),
     "paid twice for nothing": _pay_twice,
+    "a call left open": _linger,
     "vanished": _vanish,
 }

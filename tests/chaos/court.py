@@ -4,17 +4,18 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from tests.chaos.clients import Asked, Clients
 from tests.chaos.faults import Faults
-from tests.chaos.fleet import Claim, Workers
+from tests.chaos.fleet import Told, Workers
 from tests.chaos.lost import Past
 from tests.chaos.report import Report
 from tests.chaos.spoken import Call, outcomes_of
 from tests.chaos.verdict import Evidence, judge
 from tests.support.api_client import ApiClient
-from tests.support.fold import log_events
+from tests.support.fold import log_events, position
 from tests.support.leaks import check_keys
 from tests.support.redis_server import RedisServer
 from tests.support.sse_reader import Event
@@ -31,6 +32,9 @@ _REPAIRED_WITHIN_S = 5.0
 """After this a writer that lives has written an end again that Redis forgot: it looks two seconds
 after the end, or when Redis is back.
 """
+
+_LEARNT_WITHIN_S = 2.0
+"""An append tells at once that the log is another's, a renewal within half a second."""
 
 _LINES_TOLD = 40
 
@@ -49,7 +53,8 @@ class Court:
         self._server, self._standin = server, ApiClient(standin_url)
         self._workers, self._clients, self._faults = workers, clients, faults
         self._calls: Mapping[str, Sequence[Call]] = {}
-        self._claims: Mapping[str, Sequence[Claim]] = {}
+        self._claims: Mapping[str, Sequence[Told]] = {}
+        self._stops: Mapping[str, Sequence[Told]] = {}
 
     async def judge_all(self, report: Report) -> None:
         """Judge every generation and count it. Raises: AssertionError, with what is known."""
@@ -108,7 +113,8 @@ class Court:
         for request in (await self._standin.call("GET", "/ledger")).json["requests"]:
             calls[request["key"]].append(request)
         self._calls = calls
-        self._claims = self._workers.claims()
+        self._claims = self._workers.told("attempt_started")
+        self._stops = self._workers.told("attempt_stopped")
 
     async def _collect(self, asked: Asked) -> Evidence:
         client: Any
@@ -126,12 +132,13 @@ class Court:
             snapshot=snapshot,
             calls=self._calls.get(request_key(ask.model, user(ask.prompt)), []),
             pasts=pasts,
-            undone=[past for past in pasts if self._may_be_undone(past, log)],
+            undone=[past for past in pasts if self._may_be_undone(asked.generation, past, log)],
             cancelled_as=asked.cancelled_as,
+            lingering=self._find_lingering(asked),
             was_left_alone=self._was_left_alone(asked, record),
         )
 
-    def _may_be_undone(self, past: Past, log: Sequence[Any]) -> bool:
+    def _may_be_undone(self, generation: str, past: Past, log: Sequence[Any]) -> bool:
         """Whether an end that Redis forgot had nobody to write it again: not guaranteed then.
 
         What Redis forgets is less than a writer keeps watch over: one that lives had not let go.
@@ -140,9 +147,35 @@ class Court:
             return False
         if any(entry_id == past.entries[-1][0] for entry_id, _ in log):
             return False
-        since, until = past.finished_at, past.at + _REPAIRED_WITHIN_S
+        since, until = past.finished_at - _MOMENT_S, past.at + _REPAIRED_WITHIN_S
+        if position(past.entries[-1][0].decode()).seq == 0:
+            # Written by an API, which keeps no watch; a worker does once it has learnt of it.
+            stops = self._stops.get(generation, [])
+            if not any(since <= stop.at <= past.at + _MOMENT_S for stop in stops):
+                return True
         writers = [worker for worker in self._workers.all if worker.name == past.writer]
         return not writers or any(writer.was_hit(since, until) for writer in writers)
+
+    def _find_lingering(self, asked: Asked) -> list[int]:
+        """The calls that went on although the next attempt had asked: whoever made one should have
+        learnt that it does not count, once it was awake and Redis was there.
+        """
+        ask, lingering = asked.ask, []
+        asleep = [
+            hit
+            for claim in self._claims.get(asked.generation, [])
+            for hit in claim.worker.hits
+            if hit[1] < inf
+        ]
+        calls = self._calls.get(request_key(ask.model, user(ask.prompt)), [])
+        for call, after in pairwise(call for call in calls if call["surface"] == "chat"):
+            known_at = after["received_at"]
+            for since, until in sorted([*asleep, *self._faults.outages]):
+                if since <= known_at + _LEARNT_WITHIN_S:
+                    known_at = max(known_at, until)
+            if call["ended_at"] > known_at + _LEARNT_WITHIN_S:
+                lingering.append(call["attempt"])
+        return lingering
 
     def _was_left_alone(self, asked: Asked, record: Mapping[bytes, bytes]) -> bool:
         """Whether no fault is known that costs another call, and none can be unknown.

@@ -65,7 +65,8 @@ class Faults:
         self._random = Random(f"{seed}/faults")
         self._redis = asyncio.Lock()
         """Whoever does something to Redis or to its connections has it for himself."""
-        self.longest_outage_s = 0.0
+        self.outages: list[tuple[float, float]] = []
+        """When Redis was away: from, until, in Unix seconds."""
         self.pasts: dict[str, list[Past]] = defaultdict(list)
         """What Redis was made to forget, by generation."""
         self.on_forgotten: Callable[[Collection[str]], None] = lambda _: None
@@ -170,13 +171,12 @@ class Faults:
         meanwhile: Callable[[], None] = lambda: None,
         outage_s: float = 0.0,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.time()
         await end()
         await pause(outage_s)
         meanwhile()
         await self._server.start()
-        self.longest_outage_s = max(self.longest_outage_s, loop.time() - began)
+        self.outages.append((began, time.time()))
 
     async def _die(self) -> None:
         self._server.kill()

@@ -35,8 +35,8 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A worker said that it began an attempt."""
+class Told:
+    """A worker said something of a generation."""
 
     worker: Worker
     at: float
@@ -91,17 +91,17 @@ class Workers:
         worker.hits.append((time.time(), inf))
         await end_in_order(worker.process)
 
-    def claims(self) -> Mapping[str, Sequence[Claim]]:
-        """Which attempts each generation had, in order, as the workers' own logs say."""
-        found: dict[str, list[Claim]] = defaultdict(list)
+    def told(self, event: str) -> Mapping[str, Sequence[Told]]:
+        """What the workers' own logs say under that name, by generation and in order."""
+        found: dict[str, list[Told]] = defaultdict(list)
         for worker in self.all:
             for line in worker.process.lines:
-                if '"attempt_started"' in line:
+                if f'"event": "{event}"' in line:
                     said = json.loads(line)
                     at = datetime.fromisoformat(said["timestamp"]).timestamp()
-                    found[said["generation"]].append(Claim(worker, at))
-        for claims in found.values():
-            claims.sort(key=lambda claim: claim.at)
+                    found[said["generation"]].append(Told(worker, at))
+        for lines in found.values():
+            lines.sort(key=lambda told: told.at)
         return found
 
 

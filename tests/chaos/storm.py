@@ -132,7 +132,7 @@ async def rage(storm: Storm, report: Report, minutes: float) -> None:
         await storm.court.wait_nothing_left()
         watch.cancel()
     report.hits = storm.faults.hits
-    report.longest_outage_s = storm.faults.longest_outage_s
+    report.longest_outage_s = max(until - since for since, until in storm.faults.outages)
     report.longest_stall_s = storm.watch.longest_stall_s
     report.stall_bound_s = stall_bound_s(report.longest_outage_s)
     report.silence_bound_s = report.stall_bound_s + ABSENCE_S

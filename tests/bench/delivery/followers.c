@@ -7,6 +7,8 @@
  * asks for `path` with the `Last-Event-ID` `cursor` (`-`: none) and expects token number `next`
  * first; AT_ONCE connections are opened at a time. SIGUSR1 cuts all of them and has all come back
  * at once with what stands in the last two columns; who has token CATCH_UP_TO then is live again.
+ * From then on whoever is sent away in order (200, then the end) comes again as an EventSource does:
+ * after the `retry:` it was told, with the id it has. Before the cut an end is a loss.
  * When everybody has token LAST or nobody is connected any more, or on SIGTERM, it says what it saw
  * since the start or the cut.
  * Latencies are of tokens MEASURE_FROM..LAST.
@@ -36,6 +38,8 @@ enum {
     ADDRESSES = 16, /* loopback addresses we speak from: each has its own ports */
     EVENTS = 512,
     READ_MAX = 1 << 18,
+    RETRY_US = 1000000, /* where the server does not say */
+    LOOK_MS = 5,        /* how often those that wait are looked at */
 };
 
 typedef enum { ABSENT, HEAD, BODY, OVER } phase_t;
@@ -54,11 +58,13 @@ typedef struct {
     uint64_t epoch, seq; /* of the last frame that had an id */
     uint64_t frame_epoch, frame_seq, frame_tokens, frame_last;
     int has_id;
-    int is_caught_up;
+    int was_ready, is_caught_up;
+    int64_t retry_us, back_at; /* as an EventSource has it; 0: it need not come back */
 } follower;
 
 static follower *all;
 static size_t count, ready, opened, connected, in_flight, at_once, complete, refused, lost;
+static size_t waiting, came_again;
 static uint64_t last, measure_from, catch_up_to;
 static uint64_t tokens, frames, bytes, missing, duplicates, wrong_ids;
 static int poller, port, is_storm;
@@ -124,6 +130,9 @@ static void take_line(follower *f, const char *line, const char *end, int64_t no
         if (at < end) at++;
         f->frame_seq = number_at(&at, end);
         f->has_id = 1;
+    } else if (!strncmp(line, "retry: ", 7)) {
+        const char *at = line + 7;
+        f->retry_us = (int64_t)number_at(&at, end) * 1000;
     } else if (!strncmp(line, "data:", 5)) {
         const char *at = line;
         while ((at = memchr(at, '@', (size_t)(end - at)))) {
@@ -203,9 +212,11 @@ static int take_chunks(follower *f, const char *data, size_t size, int64_t now) 
     return 0;
 }
 
-static void is_ready(int64_t now) {
-    ready++;
+static void is_ready(follower *f, int64_t now) {
     in_flight--;
+    if (f->was_ready) return;
+    f->was_ready = 1;
+    ready++;
     if (ready + refused == count) ready_at = now;
 }
 
@@ -225,7 +236,7 @@ static int take(follower *f, const char *data, size_t size, int64_t now) {
         f->phase = BODY;
         f->chunk = SIZE;
         f->chunk_left = 0;
-        is_ready(now);
+        is_ready(f, now);
         char *rest = f->held;
         size_t rest_size = f->held_size - (size_t)(stop + 4 - f->held);
         f->held = NULL;
@@ -266,7 +277,10 @@ static void ask(size_t number) {
     int size = snprintf(request, sizeof request,
                         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n",
                         f->path, port);
-    if (strcmp(f->cursor, "-"))
+    if (f->epoch) /* it comes again with what it has */
+        size += snprintf(request + size, sizeof request - (size_t)size,
+                         "Last-Event-ID: %" PRIu64 "-%" PRIu64 "\r\n", f->epoch, f->seq);
+    else if (strcmp(f->cursor, "-"))
         size += snprintf(request + size, sizeof request - (size_t)size, "Last-Event-ID: %s\r\n",
                          f->cursor);
     size += snprintf(request + size, sizeof request - (size_t)size, "\r\n");
@@ -293,10 +307,27 @@ static void read_follower(follower *f) {
     if (f->phase == HEAD && got <= 0) {
         refused++;
         in_flight--;
-    } else if (f->phase == BODY && f->next <= last) {
-        lost++; /* one that has everything may be told that this was all */
+    } else if (f->phase == BODY && f->next <= last) { /* who has everything may be told so */
+        if (is_storm) {
+            f->back_at = now + (f->retry_us ? f->retry_us : RETRY_US);
+            waiting++;
+            came_again++;
+        } else {
+            lost++;
+        }
     }
     close_follower(f);
+}
+
+static void bring_back(void) {
+    int64_t now = now_us();
+    for (size_t i = 0; i < count && waiting; i++) {
+        if (all[i].back_at && all[i].back_at <= now) {
+            all[i].back_at = 0;
+            waiting--;
+            open_follower(i);
+        }
+    }
 }
 
 /* --- what is told --------------------------------------------------------------------------- */
@@ -319,8 +350,10 @@ static void cut_all(void) {
         f->cursor = f->cursor_after;
         f->next = f->next_after;
         f->epoch = f->seq = f->frame_tokens = 0;
-        f->has_id = 0;
+        f->has_id = f->was_ready = 0;
+        f->retry_us = f->back_at = 0;
     }
+    waiting = came_again = 0;
     tokens = frames = bytes = missing = duplicates = wrong_ids = 0;
     ready = opened = in_flight = refused = lost = complete = 0;
     memset(latency, 0, sizeof latency);
@@ -341,11 +374,11 @@ static void report(void) {
     if (latency[1].max > whole.max) whole.max = latency[1].max;
     for (int i = 0; i < BUCKETS; i++) whole.buckets[i] += latency[1].buckets[i];
     printf("{\"event\": \"report\", \"followers\": %zu, \"ready\": %zu, \"refused\": %zu, "
-           "\"lost\": %zu, \"complete\": %zu, \"tokens\": %" PRIu64 ", \"frames\": %" PRIu64
+           "\"lost\": %zu, \"came_again\": %zu, \"complete\": %zu, \"tokens\": %" PRIu64 ", \"frames\": %" PRIu64
            ", \"bytes\": %" PRIu64 ", \"missing\": %" PRIu64 ", \"duplicates\": %" PRIu64
            ", \"wrong_ids\": %" PRIu64 ", \"ready_ms\": %.1f, \"caught_up\": %zu, "
            "\"caught_up_ms\": %.1f, \"last_token_at\": %" PRId64 ", \"cpu_s\": %.3f, ",
-           count, ready, refused, lost, complete, tokens, frames, bytes, missing, duplicates,
+           count, ready, refused, lost, came_again, complete, tokens, frames, bytes, missing, duplicates,
            wrong_ids, (double)(ready_at - began_at) / 1e3, caught_up,
            (double)(caught_up_at - began_at) / 1e3, last_token_at, cpu_seconds());
     histogram_print(stdout, "latency_us", &whole);
@@ -399,8 +432,8 @@ int main(int argc, char **argv) {
     int has_said_ready = 0;
     began_at = now_us();
     open_more();
-    while (complete < count && (opened < count || connected)) {
-        int n = epoll_wait(poller, events, EVENTS, -1);
+    while (complete < count && (opened < count || connected || waiting)) {
+        int n = epoll_wait(poller, events, EVENTS, waiting ? LOOK_MS : -1);
         for (int i = 0; i < n; i++) {
             size_t number = events[i].data.u64;
             if (number == UINT64_MAX) {
@@ -417,6 +450,7 @@ int main(int argc, char **argv) {
             else read_follower(f);
         }
         if (opened < count) open_more();
+        if (waiting) bring_back();
         if (!has_said_ready && ready + refused == count) {
             has_said_ready = 1;
             if (!ready_at) ready_at = now_us();

@@ -61,6 +61,36 @@ async def check_followers(programs: Programs) -> None:
             told = {name: counted[name] for name in _COUNTS}
             assert told == expected, f"{case.name} in pieces of {size}: {told}, not {expected}"
     await _check_clock(programs)
+    await _check_coming_again(programs)
+
+
+async def _check_coming_again(programs: Programs) -> None:
+    """One that was cut comes back; sent away, it comes again with the id it has."""
+    asked: list[bytes] = []
+    answers = [b"", b"retry: 20\n\n" + _frame("7-3", 1, 2, 3), _frame("7-4", 4) + _END]
+    is_over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(_HEAD + b"\r\n" + answers[len(asked) - 1])
+        if len(asked) == 1:
+            await is_over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        ask = Ask("/", Place("-", 1), Place("7-0", 1))
+        async with open_followers(
+            programs, port, [ask], last=_LAST, catch_up_to=_LAST
+        ) as followers:
+            await followers.wait_ready()
+            followers.begin()
+            counted = await followers.finish(_GRACE_S)
+        is_over.set()
+    assert [b"Last-Event-ID: 7-0" in asked[1], b"Last-Event-ID: 7-3" in asked[2]] == [True, True]
+    expected = {**dict.fromkeys(_COUNTS, 0), "came_again": 1, "caught_up": 1, "complete": 1}
+    told = {name: counted[name] for name in expected}
+    assert told == expected, f"one that comes again: {told}, not {expected}"
 
 
 async def _check_clock(programs: Programs) -> None:

@@ -147,14 +147,15 @@ async def measure(scale: Scale) -> Result:
         columns=[
             *("logs", "arm", "until the last is live, s", "p50, s"),
             *("server's CPU, s", "Redis' CPU, s"),
-            *("duplicates", "missing", "turned away"),
+            *("sent away, came again", "turned away", "duplicates", "missing"),
         ],
         rows=[_row(one) for one in storms],
         notes=[
             f"{at_once:,} followers are cut at once and back at once, each with a cursor of its"
             f" own in the {HISTORY:,} tokens of its log; the logs grow on by {PACE:g} token/s."
-            f" {runs_of(scale)} runs; median (least to most), of what went wrong the worst. Turned"
-            " away: answered with an error, or not at all.",
+            f" {runs_of(scale)} runs; median (least to most), of what went wrong the worst.",
+            "Sent away: answered 200 and ended; it comes again after the `retry:` it was told, as an"
+            " `EventSource` does. Turned away: answered with an error, or not at all; it does not.",
             *sides,
         ],
         data={"storms": [_data(one) for one in storms]},
@@ -170,7 +171,7 @@ def _row(storms: Storms) -> list[str]:
         storms.cell(lambda run: run.seen["catching_up_us"]["p50"] / 1e6, ".2f"),
         storms.cell(lambda run: run.cost.busy[SERVER], ".2f"),
         storms.cell(lambda run: run.cost.busy[REDIS], ".2f"),
-        *(storms.most(name) for name in ("duplicates", "missing", "refused")),
+        *(storms.most(name) for name in ("came_again", "refused", "duplicates", "missing")),
     ]
 
 

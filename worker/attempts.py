@@ -29,6 +29,12 @@ from worker.recovery import (
 from worker.said import Said
 from worker.tools import Tools, insist
 
+HAND_OVER_S: Final = 1.0
+"""A worker that is told to end has no more time than this for what it leaves to others."""
+
+_GONE: Final = (400, 404, 410)
+"""Unknown, no longer streamed, or ended: statuses that say so of a run."""
+
 END_RUN_TRIES: Final = 3
 END_RUN_PAUSE_S: Final = 0.5
 """A run that nobody wants costs money: one refusal is not taken for an answer."""
@@ -49,6 +55,7 @@ class Attempts:
         self._said = Said()
         self._run = claim.upstream  # not the record's: that was read before the claim
         self._opening: asyncio.Task[tuple[RunStream, AsyncExitStack]] | None = None
+        self._noted = claim.upstream.id if claim.upstream else ""
         self._written_to: int | None = None
         self._feeds = LineFeeds() if record.surface is Surface.CHAT else None
         self._usage: dict[str, Any] | None = None
@@ -62,6 +69,9 @@ class Attempts:
         if not plan.is_first and not plan.reset:
             log_read = await insist(lambda: self._tools.read_answer(self._writer.generation))
             self._said = Said.read(log_read)
+        if self._run is not None and self._run.at is not None and self._said.is_empty:
+            # What was said of it was taken back since: behind its position would be a hole.
+            await self._drop_run()
         resume = self._choose()
         if resume is None:
             await self._fail(WORKER_LOST)
@@ -124,13 +134,14 @@ class Attempts:
 
     async def hand_over(self) -> None:
         """Leave a run to whoever comes next: by its name, with everything that was read of it."""
-        await self._wait_named()
-        with suppress(AppendRefused):
-            if self._run is None:
-                await self._writer.wait_written()
-            else:
-                at = self._run.at if self._written_to is None else self._written_to
-                await self._writer.note_upstream(Upstream(self._run.id, at))
+        with suppress(AppendRefused, TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._wait_named()
+                if self._run is None or self._run.id == self._noted:
+                    # The writer knows where the log stands in it.
+                    await self._writer.wait_written()
+                else:
+                    await self._writer.note_upstream(self._run)
 
     async def end_stray(self) -> None:
         """End a run that the record does not name: whoever owns the log now cannot go on with it.
@@ -218,6 +229,7 @@ class Attempts:
         async with connection:
             self._run = Upstream(await run.read_id(), None)
             await self._writer.note_upstream(self._run)
+            self._noted = self._run.id
             await self._write_run(run)
 
     async def _open_run(self, body: dict[str, Any]) -> tuple[RunStream, AsyncExitStack]:
@@ -283,4 +295,4 @@ async def end_run(tools: Tools, run: Upstream) -> dict[str, Any] | None:
 
 def _is_gone(error: ProviderError) -> bool:
     """Whether the provider has the run no more, or gives it to nobody a second time."""
-    return isinstance(error, ProviderRefused) and error.status is not None and not error.retryable
+    return isinstance(error, ProviderRefused) and error.status in _GONE

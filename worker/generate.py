@@ -80,6 +80,8 @@ class Ownership:
             await store.fail(generation, WORKER_LOST)
             return await self._clear_up_after_others(record)
         if self._stopped is not None:
+            if self._stopped is Outcome.FINISHED:
+                return await self._clear_up_after_others(record)
             return self._stopped
         if not await self._is_lease_young():
             return Outcome.NOT_MINE
@@ -159,6 +161,7 @@ class Ownership:
         """
         self._free_slot()
         if isinstance(refusal, Fenced | ClaimLost) or self._stopped is Outcome.NOT_MINE:
+            writer.abandon()  # or a run could be ended first and noted then
             await attempts.end_stray()
             return Outcome.GIVE_BACK if isinstance(refusal, ClaimLost) else Outcome.NOT_MINE
         if isinstance(refusal, LogAbsent):
@@ -174,6 +177,7 @@ class Ownership:
             if not await insist(self._expire):
                 return Outcome.GIVE_BACK
         if closed_as is State.DONE:
+            await attempts.end_stray()
             return Outcome.NOT_MINE
         return await self._keep_watch(writer, attempts, closed_as)
 
@@ -196,8 +200,8 @@ class Ownership:
         self._free_slot()
         loop = asyncio.get_running_loop()
         until = loop.time() + self._tools.settings.watch.total_seconds()
-        left = await insist(lambda: self._tools.store.leftover(self._lease.generation))
         await attempts.clear_up(closed_by_another=closed_as is not None)
+        left = await insist(lambda: self._tools.store.leftover(self._lease.generation))
         await asyncio.sleep(until - loop.time())
         try:
             if closed_as is None:

@@ -2,7 +2,7 @@
 
 from typing import Final, Self
 
-from shared.events import JOINABLE, Event, EventType
+from shared.events import JOINABLE, Event
 
 _CR: Final = "\r"
 
@@ -15,12 +15,12 @@ class LineFeeds:
 
     A text that ends in CR waits for what follows it, so that what was handed out up to any number
     is a pure function of the deltas up to there, and a later attempt can go on from it. Each kind
-    of text is one of its own; a text that waits gives way to another kind.
+    of text is one of its own; one that waits gives way to another kind, and the halves of a CRLF
+    around that are two line ends: which they were cannot be known from a position.
     """
 
     def __init__(self) -> None:
         self._held: Numbered | None = None
-        self._after_cr: set[EventType] = set()
 
     def resume(self) -> Self:
         """Go on behind what was handed out: what waits is said again."""
@@ -40,9 +40,6 @@ class LineFeeds:
                 out += self.flush()
         if kind not in JOINABLE:
             return [*out, (event, number)]
-        if kind in self._after_cr and text:
-            self._after_cr.discard(kind)
-            text = text.removeprefix("\n")
         if text.endswith(_CR):
             self._held = Event(kind, {"text": text}), number
         elif text:
@@ -54,7 +51,6 @@ class LineFeeds:
         if self._held is None:
             return []
         (event, number), self._held = self._held, None
-        self._after_cr.add(event.type)
         return [(Event(event.type, {"text": _replace(event.data["text"])}), number)]
 
 

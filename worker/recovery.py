@@ -6,6 +6,7 @@ whether clients can forget it.
 """
 
 import random
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -22,8 +23,8 @@ MOST_DOUBLINGS: Final = 16
 
 Resume = Literal["fresh", "reattach", "continue", "restart"]
 
-_REATTACHING: Final = ("api.openai.com", ".openai.azure.com")
-"""Hosts, or ends of hosts, whose Responses API runs in the background. Source: their references."""
+_REATTACHING: Final = re.compile(r"(?:.+\.)?api\.openai\.com|.+\.openai\.azure\.com")
+"""Hosts whose Responses API runs in the background. Source: their references."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,11 @@ def default_ladder(base_url: str) -> dict[str, tuple[Rung, ...]]:
     No server is known to go on from an assistant prefix for every model it has: that is for the
     operator to say.
     """
-    host = urlsplit(base_url).hostname or ""
-    return {"*": ("reattach", "restart") if host.endswith(_REATTACHING) else ("restart",)}
+    try:
+        host = urlsplit(base_url).hostname or ""
+    except ValueError:  # the client will say what is wrong with it
+        host = ""
+    return {"*": ("reattach", "restart") if _REATTACHING.fullmatch(host) else ("restart",)}
 
 
 def find_rungs(settings: WorkerSettings, model: str) -> tuple[Rung, ...]:

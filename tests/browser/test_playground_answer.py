@@ -170,7 +170,7 @@ async def test_sockets_that_break_are_replaced_and_nothing_is_lost(
 ) -> None:
     """A network that resets every connection, again and again, costs time but no character."""
     visitor.forgive(NETWORK_FAILED)
-    prompt = "[standin tokens=120 pace=50 kind=prose] Tell me about storms"
+    prompt = "[standin tokens=300 pace=50 kind=prose] Tell me about storms"
     async with open_network(stack.api_url) as network:
         tab = await visitor.open_tab(f"{network.url}/")
         await tab.ask(prompt)

@@ -1,5 +1,8 @@
 """One kind of line end, however the model cuts its text."""
 
+from itertools import groupby
+from operator import itemgetter
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -39,10 +42,12 @@ def test_any_cutting_of_a_text_is_converted_like_the_whole(texts: list[str]) -> 
 @example([(EventType.TOKEN, "a\r"), (EventType.REASONING, "\nb")])
 @example([(EventType.TOKEN, "a\r"), (EventType.REASONING, "b"), (EventType.TOKEN, "\nc")])
 def test_each_kind_of_text_is_converted_for_itself(said: list[tuple[EventType, str]]) -> None:
-    """Reasoning between two halves of a CRLF neither loses a line end nor doubles one."""
-    for kind, text in converted([Event(kind, {"text": text}) for kind, text in said]).items():
-        whole = "".join(piece for of, piece in said if of is kind)
-        assert text == whole.replace("\r\n", "\n").replace("\r", "\n")
+    """Whatever is said in a row is converted like the whole; another kind between ends a row."""
+    expected = dict.fromkeys(JOINABLE, "")
+    for kind, row in groupby(said, key=itemgetter(0)):
+        text = "".join(piece for _, piece in row)
+        expected[kind] += text.replace("\r\n", "\n").replace("\r", "\n")
+    assert converted([Event(kind, {"text": text}) for kind, text in said]) == expected
 
 
 @pytest.mark.parametrize("kind", sorted(set(EventType) - JOINABLE))

@@ -41,6 +41,7 @@ def test_the_plainest_request_goes_on_in_the_background() -> None:
         "background": True,
         "store": True,
         "stream": True,
+        "stream_options": {"include_obfuscation": False},
     }
 
 

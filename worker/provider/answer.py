@@ -105,6 +105,10 @@ class AnswerStream(ABC):
             if self.finish.reason is not None:
                 return False
             raise garbled(repr(error)) from error
+        except ProviderError:
+            if self.finish.reason is not None:
+                return False
+            raise
         return True
 
     def _say(self, kind: EventType, text: object) -> None:

@@ -36,6 +36,14 @@ _SAME: Final = frozenset(
 _OWNED: Final = {"stream", "stream_options", "n"}
 """Said by ourselves, or with only one value."""
 
+_SAID: Final[dict[str, Any]] = {
+    "background": True,
+    "store": True,
+    "stream": True,
+    "stream_options": {"include_obfuscation": False},
+}
+"""What every such request says."""
+
 _ROLES: Final = ("system", "developer", "user", "assistant")
 
 
@@ -53,7 +61,7 @@ def build_run_body(request: dict[str, Any], model: str) -> dict[str, Any] | None
     except (_Unmappable, KeyError, TypeError, AttributeError):
         # What is malformed is for the provider to refuse, in the API it was written for.
         return None
-    return {**body, "model": model, "background": True, "store": True, "stream": True}
+    return {**body, "model": model, **_SAID}
 
 
 def _map(name: str, value: Any, body: dict[str, Any]) -> None:
@@ -61,6 +69,8 @@ def _map(name: str, value: Any, body: dict[str, Any]) -> None:
         case "messages":
             body["input"] = [item for message in value for item in _items(message)]
         case "max_completion_tokens" | "max_tokens":
+            if "max_output_tokens" in body:
+                raise _Unmappable(name)
             body["max_output_tokens"] = value
         case "reasoning_effort":
             body["reasoning"] = {"effort": value}
@@ -100,6 +110,8 @@ def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
             raise _Unmappable("tool_calls")
         function = {name: call["function"][name] for name in ("name", "arguments")}
         items.append({"type": "function_call", "call_id": call["id"], **function})
+    if not items:
+        raise _Unmappable("content")
     return items
 
 
@@ -119,22 +131,26 @@ def _part(part: dict[str, Any], role: str) -> dict[str, Any]:
             detail = {"detail": image["detail"]} if image.get("detail") else {}
             return {"type": "input_image", "image_url": image["url"], **detail}
         case "file" if role == "user":
-            return {"type": "input_file", **part["file"]}
+            return {**part["file"], "type": "input_file"}
         case kind:
             raise _Unmappable(kind)
 
 
 def _format(response_format: dict[str, Any]) -> dict[str, Any]:
-    if response_format["type"] == "json_schema":
-        return {"type": "json_schema", **response_format["json_schema"]}
-    return {"type": response_format["type"]}
+    match response_format["type"]:
+        case "json_schema":
+            return {**response_format["json_schema"], "type": "json_schema"}
+        case "text" | "json_object" as kind:
+            return {"type": kind}
+        case kind:
+            raise _Unmappable(kind)
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     if tool["type"] != "function":
         raise _Unmappable("tools")
     # Source: strict is off by default there and on here.
-    return {"type": "function", "strict": False, "parameters": {}, **tool["function"]}
+    return {"strict": False, "parameters": {}, **tool["function"], "type": "function"}
 
 
 def _tool_choice(choice: Any) -> Any:

@@ -90,7 +90,11 @@ async def measure(scale: Scale) -> Result:
             runs.append(await _run(bench, tokens))
         sides = describe_sides(bench)
     rise = median(run.rise(SERVER) for run in runs)
-    failures = [f"run {n}: {run.seen}" for n, run in enumerate(runs) if run.seen["missing"]]
+    failures = [
+        f"run {number}: {missing:,} tokens are missing"
+        for number, run in enumerate(runs)
+        if (missing := run.seen["missing"])
+    ]
     if rise > RISES_AT_MOST:
         failures.append(f"a token at the end of a log costs {rise:.0%} more than at its beginning")
     return Result(

@@ -53,10 +53,10 @@ class Storm:
     """From the cut until the last was live."""
 
     @property
-    def is_sound(self) -> bool:
-        """Whether nobody lost or repeated anything."""
-        wrong = ("missing", "duplicates", "wrong_ids", "lost", "refused")
-        return all(self.seen[name] == 0 for name in wrong)
+    def wrongs(self) -> dict[str, int]:
+        """What somebody lost or heard twice; empty if nobody did."""
+        names = ("missing", "duplicates", "wrong_ids", "lost", "refused")
+        return {name: int(self.seen[name]) for name in names if self.seen[name]}
 
     @property
     def worthless(self) -> str | None:
@@ -154,8 +154,8 @@ async def measure(scale: Scale) -> Result:
             f"{at_once:,} followers are cut at once and back at once, each with a cursor of its"
             f" own in the {HISTORY:,} tokens of its log; the logs grow on by {PACE:g} token/s."
             f" {runs_of(scale)} runs; median (least to most), of what went wrong the worst.",
-            "Sent away: answered 200 and ended; it comes again after the `retry:` it was told, as an"
-            " `EventSource` does. Turned away: answered with an error, or not at all; it does not.",
+            "Sent away: answered 200 and ended; it comes again after the `retry:` it was told, as"
+            " an `EventSource` does. Turned away: answered with an error, or not at all.",
             *sides,
         ],
         data={"storms": [_data(one) for one in storms]},
@@ -188,8 +188,8 @@ def _find_failures(storms: Storms) -> Iterator[str]:
     for number, run in enumerate(storms.runs):
         if run.worthless is not None:
             yield f"{storms.name}, run {number}: discarded: {run.worthless}"
-        if storms.arm is REJOIN and not run.is_sound:
-            yield f"{storms.name}, run {number}: not everybody got everything once: {run.seen}"
+        if storms.arm is REJOIN and run.wrongs:
+            yield f"{storms.name}, run {number}: not everybody got everything once: {run.wrongs}"
     if storms.arm is not REJOIN or storms.load.followers_each == 1:
         return
     times = [run.seconds or PATIENCE_S for run in storms.worth]

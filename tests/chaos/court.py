@@ -28,9 +28,9 @@ _SETTLED_S = 30.0
 # The clocks of a claim and of what is done to its worker are read one after the other.
 _MOMENT_S = 1.0
 
-_REPAIRED_WITHIN_S = 5.0
-"""After this a writer that lives has written an end again that Redis forgot: it looks two seconds
-after the end, or when Redis is back.
+_WATCH_S, _LOOK_S = 2.0, 0.5
+"""A writer that lives has written an end again that Redis forgot when its watch is over, or as soon
+as Redis is back: the workers' default, and how long they take to notice that.
 """
 
 _LEARNT_WITHIN_S = 2.0
@@ -147,7 +147,8 @@ class Court:
             return False
         if any(entry_id == past.entries[-1][0] for entry_id, _ in log):
             return False
-        since, until = past.finished_at - _MOMENT_S, past.at + _REPAIRED_WITHIN_S
+        back_at = next(until for since, until in self._faults.outages if since >= past.at)
+        since, until = past.finished_at, max(past.finished_at + _WATCH_S, back_at) + _LOOK_S
         if position(past.entries[-1][0].decode()).seq == 0:
             # Written by an API, which keeps no watch; a worker does once it has learnt of it.
             stops = self._stops.get(generation, [])

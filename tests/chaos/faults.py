@@ -32,8 +32,9 @@ _BETWEEN_FAULTS_S = ((0.3, 1.5), (1.0, 4.0))
 many, few would be left of which nothing was forgotten, and of those more is asked.
 """
 
-_OUTAGES_S = ((0.0, 0.5), (0.0, 0.5), (LEASE_S + 0.3, LEASE_S + 1.0))
-"""How long Redis stays away when it only dies: now and then longer than a lease lasts."""
+_SHORT_OUTAGE_S = (0.0, 0.5)
+_LONG_OUTAGE_S = (LEASE_S + 0.3, LEASE_S + 1.0)
+"""Every lease lapses meanwhile; running attempts go on all the same."""
 
 _FORGETS_S = (0.05, 1.0)
 """How much Redis forgets: less than its writers keep watch."""
@@ -79,7 +80,8 @@ class Faults:
                 "all told to end in turn": self._restart_all,
             },
             {
-                "Redis killed": self._kill_redis,
+                "Redis killed": lambda: self._kill_redis(_SHORT_OUTAGE_S),
+                "Redis away longer than a lease": lambda: self._kill_redis(_LONG_OUTAGE_S),
                 "AOF cut back": self._cut_aof,
                 "AOF cut back, a worker lost with it": self._cut_aof_and_kill,
                 "tracking connection dropped": lambda: self._drop("rejoin-hub", tracked=True),
@@ -181,9 +183,9 @@ class Faults:
     async def _die(self) -> None:
         self._server.kill()
 
-    async def _kill_redis(self) -> int:
+    async def _kill_redis(self, for_s: tuple[float, float]) -> int:
         await self._busy_worker()
-        outage_s = self._random.uniform(*self._random.choice(_OUTAGES_S))
+        outage_s = self._random.uniform(*for_s)
         async with self._redis:
             await self._restart_redis(self._die, outage_s=outage_s)
         return 1

@@ -143,6 +143,9 @@ def test_what_cannot_be_said_there_does_without_a_run(message: Json) -> None:
         [],
         {},
         {"content": "Hello"},
+        {"role": "user"},
+        {"role": "user", "content": None},
+        {"role": "assistant", "content": None, "tool_calls": []},
         {"role": "user", "content": 5},
         {"role": "user", "content": {"type": "text", "text": "x"}},
         {"role": "user", "content": ["x"]},
@@ -161,6 +164,13 @@ def test_what_cannot_be_said_there_does_without_a_run(message: Json) -> None:
 def test_what_is_malformed_does_without_a_run(message: object) -> None:
     """It is for the provider to refuse, in the API it was written for."""
     assert input_of(message) is None
+
+
+def test_what_a_client_calls_a_file_is_a_file() -> None:
+    """It chooses what is in it, not what it is."""
+    odd = {"type": "file", "file": {"type": "input_text", "text": "x"}}
+    (item,) = input_of({"role": "user", "content": [odd]}) or []
+    assert item["content"][0]["type"] == "input_file"
 
 
 # --- against the SDK ----------------------------------------------------------------------------

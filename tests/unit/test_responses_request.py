@@ -124,6 +124,17 @@ def test_format_and_verbosity_meet_in_one_place(kind: str) -> None:
         assert body["text"] == {"verbosity": "high", "format": {"type": kind}}
 
 
+def test_what_a_client_calls_a_function_is_a_function() -> None:
+    """It chooses what is in a tool or a format, not what it is: others may cost more."""
+    body = body_of(
+        tools=[tool(type="web_search")],
+        response_format={"type": "json_schema", "json_schema": {"name": "n", "type": "text"}},
+    )
+    assert body is not None
+    assert body["tools"][0]["type"] == "function"
+    assert body["text"]["format"]["type"] == "json_schema"
+
+
 def test_every_other_parameter_of_chat_completions_does_without_a_run() -> None:
     """Whatever the SDK knows beside what is mapped: unmapped it is not dropped in silence."""
     others = CHAT - set(MAPPED) - {"messages", "model"}
@@ -136,6 +147,8 @@ def test_every_other_parameter_of_chat_completions_does_without_a_run() -> None:
     "excluded",
     [
         {"store": False},
+        {"max_tokens": 5, "max_completion_tokens": 9},
+        {"response_format": {"type": "grammar", "grammar": "g"}},
         {"tools": [{"type": "custom", "custom": {"name": "c"}}]},
         {"tool_choice": {"type": "custom", "custom": {"name": "c"}}},
         {"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},

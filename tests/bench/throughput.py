@@ -204,8 +204,8 @@ def _row(arm: Arm) -> list[str]:
 def _describe(load: Load, scale: Scale) -> str:
     tokens = load.tokens if scale == FULL else load.tokens_quick
     return (
-        f"Model {load.name}: {load.at_once} answers of {tokens:,} tokens at once, and"
-        f" {load.our_rounds} rounds of them for Rejoin."
+        f"Model {load.name}: {load.at_once} answers of {tokens:,} tokens at once; in a run the"
+        f" plain loop carries {load.at_once} of them, Rejoin {load.at_once * load.our_rounds}."
     )
 
 

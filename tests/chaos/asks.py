@@ -21,14 +21,19 @@ _TOKENS = (20, 120)
 _TOKENS_PER_SECOND = (12, 30)
 _KINDS = ("prose", "prose", "plain", "lines", "unicode")
 
-_FAULT_ONE_IN, _CANCEL_ONE_IN, _CHAT_ONE_IN = 6, 10, 8
+FaultKind = Literal["cut", "end", "status"]
+
+_FAULTS: Final[Sequence[FaultKind]] = ("cut", "status", "cut", "end")
+"""In turn, so that even a short run has each."""
+
+_FAULT_ONE_IN, _CANCEL_ONE_IN, _CHAT_ONE_IN = 6, 10, 7
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderFault:
     """What the model server does wrong."""
 
-    kind: Literal["cut", "end", "status"]
+    kind: FaultKind
     """The connection is cut; the answer ends without a reason; the request is refused."""
     after: int = 0
     """That many tokens of what it was going to say."""
@@ -87,7 +92,8 @@ def _draw(seed: int, number: int, random: Random) -> Ask:
     is_chat = number % _CHAT_ONE_IN == 6
     # A model that goes on from what it said needs it to the letter; this surface makes CR LF.
     kind = "prose" if is_chat else random.choice(_KINDS)
-    fault = _draw_fault(random, tokens) if number % _FAULT_ONE_IN == 3 else None
+    turn, rest = divmod(number, _FAULT_ONE_IN)
+    fault = _draw_fault(random, _FAULTS[turn % len(_FAULTS)], tokens) if rest == 3 else None
     cancels = not is_chat and number % _CANCEL_ONE_IN == 5
     words = [f"tokens={tokens}", f"pace={pace}", f"kind={kind}", "vary=1"]
     words += fault.words if fault else []
@@ -103,8 +109,7 @@ def _draw(seed: int, number: int, random: Random) -> Ask:
     )
 
 
-def _draw_fault(random: Random, tokens: int) -> ProviderFault:
-    kind: Literal["cut", "end", "status"] = random.choice(("cut", "cut", "end", "status"))
+def _draw_fault(random: Random, kind: FaultKind, tokens: int) -> ProviderFault:
     if kind == "status":
         # Twice is still mended: a third failure of the same generation would end it.
         return ProviderFault(kind, times=random.randint(1, 2))

@@ -155,10 +155,15 @@ class _Play:
     async def _recover(self) -> Reply:
         """Let Redis answer; measure what comes how soon. Ask again for what is not there."""
         loop = asyncio.get_running_loop()
+        # Readers are back a moment before the owner: they do find themselves ahead of their logs.
+        self._survivor.freeze()
         self._redis.answer()
         answered_at = loop.time()
         for story in self._stories.values():
             story.came_back.come()
+        for story in self._stories.values():
+            await story.came_back.wait_answered()
+        self._survivor.thaw()
         again = asyncio.create_task(self._ask_again())
         waited = set(self._stories)
 
@@ -176,8 +181,12 @@ class _Play:
 
     async def _ask_again(self) -> Reply:
         """The client whose generation is gone repeats its request at once."""
-        gone = self._stories["created"].stayed
-        await wait_until(lambda: gone.has_ended, "the reader to be told", 2 * _RECOVERED_S)
+        reader = self._stories["created"].stayed
+
+        async def is_told() -> bool:
+            return reader.has_ended
+
+        await _bounded(is_told, "its reader to be told", _RECOVERED_S)
         return await self._api.post({"prompt": PROMPTS["created"]}, key="created")
 
     async def _end(self) -> None:

@@ -28,6 +28,7 @@ class Reader:
         self.statuses: list[int] = []
         """The status of every answer it had, in order."""
         self.cursor = ""
+        self._answers_before = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -46,6 +47,7 @@ class Reader:
 
     def come(self) -> None:
         """Follow from where it is, from now on."""
+        self._answers_before = len(self.statuses)
         self._task = asyncio.create_task(self._follow())
 
     async def leave(self) -> None:
@@ -55,6 +57,12 @@ class Reader:
             await asyncio.gather(self._task, return_exceptions=True)
             if not self._task.cancelled():
                 self._task.result()
+
+    async def wait_answered(self) -> None:
+        """Wait until it has the status of its first answer since it came."""
+        await wait_until(
+            lambda: len(self.statuses) > self._answers_before, f"an answer about {self.generation}"
+        )
 
     async def wait_events(self, count: int) -> None:
         """Wait until it was given that many events."""

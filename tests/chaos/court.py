@@ -57,9 +57,13 @@ class Court:
         self._stops: Mapping[str, Sequence[Told]] = {}
 
     async def judge_all(self, report: Report) -> None:
-        """Judge every generation and count it. Raises: AssertionError, with what is known."""
+        """Judge every generation and count it.
+
+        Raises: ExceptionGroup of AssertionErrors, one for each that is wrong, with what is known.
+        """
         check_keys(self._server)
         await self._refresh()
+        wrong: list[AssertionError] = []
         for asked in self._clients.asked:
             evidence = await self._collect(asked)
             try:
@@ -67,11 +71,14 @@ class Court:
             except AssertionError as error:
                 for line in self._describe(asked, evidence):
                     error.add_note(line)
-                raise
-            report.add(evidence, end, self._causes(asked, evidence.pasts))
+                wrong.append(error)
+            else:
+                report.add(evidence, end, self._causes(asked, evidence.pasts))
         outcomes = [o for made in self._calls.values() for call in made for o in outcomes_of(call)]
         report.hits["provider cut"] = sum(o in ("cut", "ended_early") for o in outcomes)
         report.hits["provider refused"] = outcomes.count("refused")
+        if wrong:
+            raise ExceptionGroup(f"{len(wrong)} of {len(self._clients.asked)} are wrong", wrong)
 
     async def describe_open(self) -> list[str]:
         """What is known of those whose readers still wait for an end."""
@@ -147,9 +154,12 @@ class Court:
             return False
         if any(entry_id == past.entries[-1][0] for entry_id, _ in log):
             return False
+        end = position(past.entries[-1][0].decode())
+        if end.seq > 0 and past.kept is not None and position(past.kept).epoch < end.epoch:
+            return True  # Its writer's claim was forgotten too: it drops what it wrote.
         back_at = next(until for since, until in self._faults.outages if since >= past.at)
         since, until = past.finished_at, max(past.finished_at + _WATCH_S, back_at) + _LOOK_S
-        if position(past.entries[-1][0].decode()).seq == 0:
+        if end.seq == 0:
             # Written by an API, which keeps no watch; a worker does once it has learnt of it.
             stops = self._stops.get(generation, [])
             if not any(since <= stop.at <= past.at + _MOMENT_S for stop in stops):

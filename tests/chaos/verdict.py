@@ -4,8 +4,8 @@ What Redis was made to forget is known to the byte (`lost.py`), so it excuses ex
 
 - a reader that had read something forgotten is told to forget it too, and hears the answer anew;
   what it had heard until then stood in the log when Redis died;
-- a closing entry that was forgotten, and whose writer had died or let go, may be followed by
-  another end; who had read it keeps the old answer, whole as it was;
+- a closing entry that was forgotten, and whose writer had died, or let go, or lost its claim with
+  it, may be followed by another end; who had read it keeps the old answer, whole as it was;
 - a generation that was forgotten altogether is unknown until its client asks again.
 
 `corrupted.py` shows before each run that these functions fail on what is wrong.

@@ -19,6 +19,7 @@ from api import chat, generations, health, problems
 from api.admission import Admission
 from api.dependencies import Held
 from api.events import OPENAPI, OPENAPI_PATH, FollowRoute
+from api.history import History
 from api.hub import Hub
 from api.settings import ApiSettings
 from api.tail import TailSettings
@@ -77,7 +78,7 @@ async def open_held(settings: ApiSettings, redis: RedisSettings) -> AsyncIterato
                 redis=client,
                 store=store,
                 event_log=EventLog(client, keys),
-                history=EventLog(history, keys),
+                history=History(EventLog(history, keys), HISTORY_CONNECTIONS),
                 queue=queue,
                 admission=Admission(store, queue, keys, settings),
                 hub=hub,

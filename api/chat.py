@@ -61,7 +61,7 @@ async def chat_stream(
 async def _resume(process: Held, generation: GenerationId, cursor: EntryId) -> Response:
     try:
         process.check_not_draining()
-        view = await process.view(generation, cursor)
+        view = await process.look(generation, cursor)
     except (StoreUnavailable, Draining):
         return come_back()
     if view.record.surface is not Surface.CHAT:

@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.admission import Admission
+from api.history import History
 from api.hub import Hub
 from api.settings import ApiSettings
 from api.sse import Dialect
 from api.tail import Tail, TailSettings
 from shared.connections import Client
 from shared.errors import Draining, GenerationUnknown
-from shared.event_log import EventLog, GenerationView
+from shared.event_log import PAGE, EventLog, GenerationView
 from shared.generation_store import GenerationStore
 from shared.ids import EntryId, GenerationId
 from shared.queue import Queue
@@ -27,8 +28,8 @@ class Held:
     redis: Client
     store: GenerationStore
     event_log: EventLog
-    history: EventLog
-    """The same logs on connections of their own, so that history does not hold up the rest."""
+    history: History
+    """Of the same logs, on connections of its own, so that it does not hold up the rest."""
     queue: Queue
     admission: Admission
     hub: Hub
@@ -39,15 +40,29 @@ class Held:
         if self.hub.draining.is_set():
             raise Draining
 
-    async def view(self, generation: GenerationId, cursor: EntryId) -> GenerationView:
+    async def look(self, generation: GenerationId, cursor: EntryId) -> GenerationView:
+        """As `view`, for who is about to follow: without entries where others follow the same log,
+        since its window has them, or is going to.
+        """
+        followed = self.hub.find(generation)
+        if followed is None:
+            return await self.view(generation, cursor)
+        seen = followed.window.last_id
+        view = await self.view(generation, cursor, count=0)
+        followed.compare(seen, view.last_id)
+        return view
+
+    async def view(
+        self, generation: GenerationId, cursor: EntryId, count: int = PAGE
+    ) -> GenerationView:
         """Read record and log beyond `cursor`; one past its deadline is closed by whoever looks.
 
         Raises: GenerationUnknown, StoreUnavailable.
         """
-        view = await self.history.view(generation, cursor)
+        view = await self.history.view(generation, cursor, count)
         if view.record and view.record.is_overdue(datetime.now(UTC)):
             await self.store.expire(generation)
-            view = await self.history.view(generation, cursor)
+            view = await self.history.view(generation, cursor, count)
         if view.record is None:
             raise GenerationUnknown
         return GenerationView(view.record, view.last_id, view.entries)
@@ -58,7 +73,7 @@ class Held:
             generation,
             dialect,
             hub=self.hub,
-            event_log=self.history,
+            history=self.history,
             store=self.store,
             settings=self.patience,
         )

@@ -106,7 +106,7 @@ async def _look(held: Held, generation: GenerationId, cursor: EntryId) -> Genera
     """
     try:
         held.check_not_draining()
-        view = await held.view(generation, cursor)
+        view = await held.look(generation, cursor)
     except (StoreUnavailable, Draining):
         return come_back()
     if view.record.state.is_closed and cursor == view.last_id:

@@ -70,6 +70,7 @@ class FollowedLog:
 
     __slots__ = (
         "_changed",
+        "_reaching_back",
         "alarms",
         "followers",
         "furthest",
@@ -96,6 +97,19 @@ class FollowedLog:
         self.live: dict[Listener, None] = {}
         """Who has everything and takes what comes next at once."""
         self._changed: asyncio.Event | None = None
+        self._reaching_back: asyncio.Lock | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether more than one follows it."""
+        return self.followers > 1
+
+    @property
+    def reaching_back(self) -> asyncio.Lock:
+        """Held by who fills the window with what came before."""
+        if self._reaching_back is None:
+            self._reaching_back = asyncio.Lock()
+        return self._reaching_back
 
     @property
     def changed(self) -> asyncio.Event:
@@ -137,6 +151,11 @@ class FollowedLog:
             batch = Batch(stands_on, fresh, window.generation)
             for follower in self.live:
                 follower.take(batch)
+
+    def compare(self, seen: EntryId, last_id: EntryId) -> None:
+        """The log ended with `last_id` after the window ended with `seen`: was it rolled back?"""
+        if last_id < seen:
+            self.rebase(last_id)
 
     def rebase(self, last_id: EntryId) -> None:
         """The log itself is shorter than what we saw: Redis lost its last writes."""

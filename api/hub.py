@@ -102,6 +102,10 @@ class Hub:
         followed.followers += 1
         return followed
 
+    def find(self, generation: GenerationId) -> FollowedLog | None:
+        """Return a log that somebody follows already."""
+        return self._logs.find(self._keys.log(generation).encode())
+
     def leave(self, followed: FollowedLog) -> None:
         """End what `join` began."""
         followed.followers -= 1

@@ -8,16 +8,18 @@ told to forget and hears everything anew: never a silent hole.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from api.followed import Batch, FollowedLog
+from api.history import History
 from api.hub import Hub
 from api.sse import HEARTBEAT, Dialect, encode_history, encode_reconnect
+from api.window import Piece
 from shared.errors import GenerationUnknown, StoreUnavailable
-from shared.event_log import EventLog, LogView
+from shared.event_log import LogView
 from shared.events import CLOSING, Entry, predecessor
 from shared.generation import State
 from shared.generation_store import GenerationStore
@@ -55,9 +57,9 @@ class Tail:
         "_generation",
         "_has_begun",
         "_has_forgotten",
+        "_history",
         "_hub",
         "_is_ended",
-        "_log",
         "_settings",
         "_store",
         "_view",
@@ -69,14 +71,14 @@ class Tail:
         dialect: Dialect,
         *,
         hub: Hub,
-        event_log: EventLog,
+        history: History,
         store: GenerationStore,
         settings: TailSettings,
     ) -> None:
         self._generation = generation
         self._dialect = dialect
         self._hub = hub
-        self._log = event_log
+        self._history = history
         self._store = store
         self._settings = settings
         self._cursor = BEGINNING
@@ -157,12 +159,12 @@ class Tail:
             return encode_reconnect(_draw_reconnect())
         if not self._has_begun:
             return await self._begin(followed)
-        entries = followed.window.after(self._cursor)
-        if entries is None:
+        if not followed.window.reaches(self._cursor):
             return await self._read_history(followed)
-        if entries:
-            self._advance(followed, entries)
-            return followed.window.frames(self._dialect, entries)
+        piece = followed.window.read(self._cursor, self._dialect)
+        if piece is not None:
+            self._advance(followed, piece)
+            return piece.frames
         if followed.is_gone:
             self._is_ended = True
             return b""
@@ -175,10 +177,7 @@ class Tail:
         """Return the history that one read brings, from where this reader has to start."""
         view, self._view = self._view, None
         if view is None:
-            seen = followed.window.last_id
-            view = await self._log.view(self._generation, self._cursor)
-            if view.last_id < seen:
-                followed.rebase(view.last_id)
+            view = await self._look_again(followed)
         reset_at = view.record.reset_at if view.record else BEGINNING
         if self._cursor < reset_at:
             # Whatever the reader has, the reset takes it back: nothing before it matters.
@@ -186,22 +185,23 @@ class Tail:
         elif self._cursor > view.last_id:
             await self._wait_repair(followed)
         elif view.entries:
-            self._advance(followed, view.entries)
             self._has_begun = True
-            return encode_history(self._dialect, self._generation, view.entries)
+            return self._tell(followed, view.entries)
         self._has_begun = True
         return b""
 
     async def _read_history(self, followed: FollowedLog) -> bytes:
-        """Return one page that the window no longer has, or never had."""
-        entries = await self._log.read(self._generation, self._cursor)
+        """Return one page that the window no longer has, or never had; empty if it has it now."""
+        if followed.is_shared and not followed.window.has_reached_back:
+            await self._history.reach_back(followed)
+            return b""
+        entries = await self._history.read(self._generation, self._cursor)
         if not entries:
             # Below the window's floor, yet nothing beyond the cursor: the log lost its end, or is
             # gone. The reader comes back with its cursor, and is told which.
             self._is_ended = True
             return b""
-        self._advance(followed, entries)
-        return encode_history(self._dialect, self._generation, entries)
+        return self._tell(followed, entries)
 
     async def _look(self, followed: FollowedLog) -> None:
         """Settle what a sweep saw: a deadline that passed, or a log that became shorter.
@@ -228,10 +228,7 @@ class Tail:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.repair_wait.total_seconds()
         while True:
-            seen = followed.window.last_id
-            view = await self._log.view(self._generation, self._cursor)
-            if view.last_id < seen:
-                followed.rebase(view.last_id)
+            view = await self._look_again(followed)
             if view.last_id >= self._cursor:
                 # Read to its end before the end was lost, and now it is there again.
                 is_closed = view.record is not None and view.record.state.is_closed
@@ -244,12 +241,24 @@ class Tail:
                 raise CursorLost
             await wait_change(followed.changed, REPAIR_LOOK)
 
-    def _advance(self, followed: FollowedLog, entries: list[Entry]) -> None:
-        """Move the cursor over `entries`. Raises: CursorLost if they do not stand on it."""
-        if predecessor(entries[0]) != self._cursor:
+    async def _look_again(self, followed: FollowedLog) -> LogView:
+        seen = followed.window.last_id
+        view = await self._history.view(self._generation, self._cursor)
+        followed.compare(seen, view.last_id)
+        return view
+
+    def _tell(self, followed: FollowedLog, entries: Sequence[Entry]) -> bytes:
+        """Return what was read from Redis, framed. Raises: CursorLost."""
+        frames = encode_history(self._dialect, self._generation, entries)
+        ends = entries[-1].type in CLOSING
+        self._advance(followed, Piece(predecessor(entries[0]), entries[-1].id, ends, frames))
+        return frames
+
+    def _advance(self, followed: FollowedLog, piece: Piece) -> None:
+        """Move the cursor over a piece. Raises: CursorLost if it does not stand on it."""
+        if piece.stands_on != self._cursor:
             raise CursorLost
-        self._cursor, self._has_forgotten = entries[-1].id, False
-        self._is_ended = entries[-1].type in CLOSING
+        self._cursor, self._has_forgotten, self._is_ended = piece.last_id, False, piece.ends
         followed.furthest = max(followed.furthest, self._cursor)
 
     async def lose_cursor(self, followed: FollowedLog) -> bytes:

@@ -5,54 +5,76 @@ floor          the entries kept                      last_id
   └──►│      │      │      │      │      │      │◄──────┘
       └──────┴──────┴──────┴──────┴──────┴──────┘
                 ▲ a follower is a cursor into it; below the floor it reads Redis
+
+Who is behind is told in blocks of neighbouring entries, joined and framed once for everybody.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from api.sse import Dialect
-from shared.events import Entry, EventType
+from api.sse import Dialect, encode_history
+from shared.events import CLOSING, Entry, EventType, predecessor
 from shared.ids import EntryId, GenerationId
 
 ENTRY_COST: Final = 250
-"""Bytes an entry takes beside its data: its numbers here and one frame, on CPython 3.11."""
+"""Bytes an entry takes beside its data: its numbers here and its part of a block, on CPython 3.11.
+"""
 
-MAX_PIECE: Final = 256
-"""Entries a follower is given at once: what waits in its socket is bounded."""
+BLOCK: Final = 64
+"""Entries of one epoch that are joined and framed together. A power of two."""
+
+MAX_PIECE: Final = 64 * 1024
+"""Bytes after which a follower is given the rest another time: what waits in its socket is
+bounded.
+"""
 
 _SEQ_BITS: Final = 64
 _SEQ_MASK: Final = 2**_SEQ_BITS - 1
 """Both halves of an id in one number, which compares as the id does."""
 
 
+class Piece(NamedTuple):
+    """Entries in a row, framed. Without any it stands on its own end."""
+
+    stands_on: EntryId
+    last_id: EntryId
+    ends: bool
+    """Whether the last one closes the log."""
+    frames: bytes
+
+
 class Window:
-    """Entries in order of id, bounded in bytes, each framed at most once per dialect.
+    """Entries in order of id, bounded in bytes.
 
     Kept as numbers and bytes, which Python's cyclic collector does not look at: half a million
     kept tuples made it pause for 150 ms.
     """
 
     __slots__ = (
+        "_blocks",
         "_bytes",
         "_data",
-        "_frames",
         "_max_bytes",
         "_places",
         "_types",
         "floor",
         "generation",
+        "has_reached_back",
     )
 
     def __init__(self, generation: GenerationId, floor: EntryId, max_bytes: int) -> None:
         self.generation = generation
         self.floor = floor
+        self.has_reached_back = False
+        """Whether it was filled with what came before, as far as there was room."""
         self._max_bytes = max_bytes
         self._bytes = 0
         self._places: list[int] = []
         self._types: list[EventType] = []
         self._data: list[bytes] = []
-        self._frames: dict[str, list[bytes]] = {}
+        self._blocks: dict[str, dict[int, bytes]] = {}
+        """Frames of whole blocks by dialect and by the place of their first entry."""
 
     @property
     def last_id(self) -> EntryId:
@@ -66,8 +88,6 @@ class Window:
             self._types.append(kind)
             self._data.append(data)
             self._bytes += len(data) + ENTRY_COST
-        for frames in self._frames.values():
-            frames.extend([b""] * len(entries))
         drop = 0
         while self._bytes > self._max_bytes and drop < len(self._data) - 1:
             self._bytes -= len(self._data[drop]) + ENTRY_COST
@@ -75,44 +95,87 @@ class Window:
         if drop:
             self.floor = _id(self._places[drop - 1])
             del self._places[:drop], self._types[:drop], self._data[:drop]
-            for frames in self._frames.values():
-                del frames[:drop]
+            for blocks in self._blocks.values():
+                for place in [place for place in blocks if place < self._places[0]]:
+                    del blocks[place]
+
+    def add_before(self, entries: Sequence[Entry]) -> bool:
+        """Add what the floor stands on, the newest of it first; False if not all of it has room."""
+        if not entries or entries[-1].id != self.floor:
+            return False
+        start = len(entries)
+        while start:
+            cost = len(entries[start - 1].data) + ENTRY_COST
+            if self._bytes + cost > self._max_bytes:
+                break
+            self._bytes += cost
+            start -= 1
+        fresh = entries[start:]
+        if fresh:
+            self.floor = predecessor(fresh[0])
+            self._places[:0] = [_place(entry.id) for entry in fresh]
+            self._types[:0] = [entry.type for entry in fresh]
+            self._data[:0] = [entry.data for entry in fresh]
+        return start == 0
 
     def rebase(self, floor: EntryId) -> None:
         """Forget everything: the log itself went back to `floor`."""
         self.floor = floor
+        self.has_reached_back = False
         self._bytes = 0
         self._places.clear()
         self._types.clear()
         self._data.clear()
-        self._frames.clear()
+        self._blocks.clear()
 
-    def after(self, cursor: EntryId) -> list[Entry] | None:
-        """Return the next entries beyond `cursor`; None if the window does not reach back to it."""
-        if cursor < self.floor:
+    def reaches(self, cursor: EntryId) -> bool:
+        """Whether it holds everything beyond `cursor` that was seen."""
+        return cursor >= self.floor
+
+    def read(self, cursor: EntryId, dialect: Dialect) -> Piece | None:
+        """Return what comes next beyond `cursor`, which it reaches; None if nothing does yet."""
+        places = self._places
+        start = bisect_right(places, _place(cursor))
+        if start == len(places):
             return None
-        start = self._find(cursor)
-        end = min(start + MAX_PIECE, len(self._places))
-        return [
-            Entry(_id(self._places[i]), self._types[i], self._data[i]) for i in range(start, end)
-        ]
+        stands_on = predecessor(self._entry(start))
+        frames: list[bytes] = []
+        size, at = 0, start
+        while at < len(places) and size < MAX_PIECE:
+            end = bisect_left(places, (places[at] | (BLOCK - 1)) + 1, at)
+            frames.append(self._frame(dialect, at, end))
+            size += len(frames[-1])
+            at = end
+        return Piece(
+            stands_on, _id(places[at - 1]), self._types[at - 1] in CLOSING, b"".join(frames)
+        )
 
-    def frames(self, dialect: Dialect, entries: Sequence[Entry]) -> bytes:
-        """Return `entries`, which this window holds in a row, framed for `dialect`."""
-        known = self._frames.get(dialect.name)
-        if known is None:
-            known = self._frames[dialect.name] = [b""] * len(self._data)
-        if not entries:
-            return b""
-        start = self._find(entries[0].id) - 1
-        for i, entry in enumerate(entries, start):
-            if not known[i]:
-                known[i] = dialect.encode(self.generation, entry)
-        return b"".join(known[start : start + len(entries)])
+    def _frame(self, dialect: Dialect, start: int, end: int) -> bytes:
+        """Return the frames of entries of one block, kept if they are all that it will ever have.
 
-    def _find(self, cursor: EntryId) -> int:
-        """Return the index of the first entry beyond `cursor`."""
-        return bisect_right(self._places, cursor.epoch << _SEQ_BITS | cursor.seq)
+        The last block of the window may go on.
+        """
+        place = self._places[start]
+        if place & (BLOCK - 1) or end == len(self._places):
+            return self._encode(dialect, start, end)
+        blocks = self._blocks.get(dialect.name)
+        if blocks is None:
+            blocks = self._blocks[dialect.name] = {}
+        frames = blocks.get(place)
+        if frames is None:
+            frames = blocks[place] = self._encode(dialect, start, end)
+        return frames
+
+    def _encode(self, dialect: Dialect, start: int, end: int) -> bytes:
+        entries = [self._entry(at) for at in range(start, end)]
+        return encode_history(dialect, self.generation, entries)
+
+    def _entry(self, at: int) -> Entry:
+        return Entry(_id(self._places[at]), self._types[at], self._data[at])
+
+
+def _place(entry_id: EntryId) -> int:
+    return entry_id.epoch << _SEQ_BITS | entry_id.seq
 
 
 def _id(place: int) -> EntryId:

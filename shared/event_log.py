@@ -8,9 +8,9 @@
 Source: XADD refuses an id that is not above the last one, XRANGE and XREAD return in order of id.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
@@ -36,6 +36,16 @@ class AppendReply:
     last_id: EntryId
 
 
+class Question(NamedTuple):
+    """What somebody wants to know of one log."""
+
+    generation: GenerationId
+    after: EntryId = BEGINNING
+    """A cursor."""
+    limit: int = PAGE
+    """Entries beyond it that are wanted; 0: none."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogView:
     """Record and log of one generation at one moment."""
@@ -57,6 +67,14 @@ def decode_append_reply(reply: Sequence[Any]) -> AppendReply:
     state, mine, epoch, last_id = reply
     return AppendReply(
         State(state.decode()) if state else None, bool(mine), int(epoch), decode_entry_id(last_id)
+    )
+
+
+def _decode_view(fields: Any, last: Sequence[Any], rows: Sequence[Any]) -> LogView:
+    return LogView(
+        decode_record(fields),
+        decode_entry_id(last[0][0]) if last else BEGINNING,
+        [decode_entry(raw_id, row) for raw_id, row in rows],
     )
 
 
@@ -151,6 +169,15 @@ class EventLog:
         )
         return [decode_entry(raw_id, fields) for raw_id, fields in rows]
 
+    async def read_back(
+        self, generation: GenerationId, before: EntryId, count: int = PAGE
+    ) -> list[Entry]:
+        """Return the last `count` entries up to and with `before`, in order."""
+        rows = await self._client.call(
+            "XREVRANGE", self._keys.log(generation), str(before), "-", "COUNT", count
+        )
+        return [decode_entry(raw_id, fields) for raw_id, fields in reversed(rows)]
+
     async def view(
         self, generation: GenerationId, after: EntryId = BEGINNING, count: int = PAGE
     ) -> LogView:
@@ -158,17 +185,21 @@ class EventLog:
 
         Atomic: one MULTI, so the three agree with each other.
         """
-        log = self._keys.log(generation)
-        fields, last, rows = await self._client.call_all(
-            (
-                ("HGETALL", self._keys.record(generation)),
-                ("XREVRANGE", log, "+", "-", "COUNT", 1),
-                ("XRANGE", log, f"({after}", "+", "COUNT", count),
-            ),
-            atomic=True,
-        )
-        return LogView(
-            decode_record(fields),
-            decode_entry_id(last[0][0]) if last else BEGINNING,
-            [decode_entry(raw_id, row) for raw_id, row in rows],
-        )
+        (view,) = await self.view_all((Question(generation, after, count),))
+        return view
+
+    async def view_all(self, questions: Iterable[Question]) -> list[LogView]:
+        """Return the same of many logs, in one round trip and one MULTI."""
+        asked = list(questions)
+        commands: list[Command] = []
+        for generation, after, limit in asked:
+            log = self._keys.log(generation)
+            commands.append(("HGETALL", self._keys.record(generation)))
+            commands.append(("XREVRANGE", log, "+", "-", "COUNT", 1))
+            if limit:
+                commands.append(("XRANGE", log, f"({after}", "+", "COUNT", limit))
+        replies = iter(await self._client.call_all(commands, atomic=True))
+        return [
+            _decode_view(next(replies), next(replies), next(replies) if question.limit else ())
+            for question in asked
+        ]

@@ -54,8 +54,8 @@ class HeldAtTheSwitch(Held):
     """What is to happen at the switches of a log, in turn."""
     tails: type[Tail] = Tail
 
-    async def view(self, generation: GenerationId, cursor: EntryId) -> GenerationView:
-        view = await Held.view(self, generation, cursor)
+    async def look(self, generation: GenerationId, cursor: EntryId) -> GenerationView:
+        view = await Held.look(self, generation, cursor)
         if steps := self.at_switch.get(generation):
             await steps.pop(0)()
         return view
@@ -65,7 +65,7 @@ class HeldAtTheSwitch(Held):
             generation,
             dialect,
             hub=self.hub,
-            event_log=self.history,
+            history=self.history,
             store=self.store,
             settings=TailSettings(self.settings.heartbeat, self.settings.repair_wait),
         )

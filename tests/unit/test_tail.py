@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.history import History
 from api.hub import Hub
 from api.sse import CHAT, NATIVE, Dialect
 from api.tail import Tail, TailSettings
@@ -57,7 +58,7 @@ class Scene:
             self.generation,
             dialect,
             hub=self.hub,
-            event_log=self.stores.log,
+            history=History(self.stores.log),
             store=self.stores.store,
             settings=TailSettings(HEARTBEAT, REPAIR_WAIT),
         )

@@ -1,36 +1,50 @@
 """The window: the newest entries, bounded in bytes, framed once for all."""
 
+import tracemalloc
 from typing import Final
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api.sse import CHAT, NATIVE
-from api.window import ENTRY_COST, Window
+from api.window import BLOCK, ENTRY_COST, MAX_PIECE, Window
 from shared.events import Entry, EventType, encode_data
 from shared.ids import EntryId, GenerationId
+from tests.support.fold import fold
+from tests.support.fold_chat import fold_chat
+from tests.support.windows import read_all
 
 GENERATION: Final = GenerationId("gen_" + "a" * 32)
 FLOOR: Final = EntryId(5, 0)
 
 sizes = st.lists(st.lists(st.integers(0, 60), max_size=5), max_size=8)
+bounds = st.integers(1, 5000)
 
 
 def batches(sizes: list[list[int]]) -> list[list[Entry]]:
-    """Entries of these lengths, with rising ids beyond the floor."""
+    """Entries of these lengths, each of other letters, with rising ids beyond the floor."""
     seq, made = 0, []
     for batch in sizes:
         entries = []
         for size in batch:
             seq += 1
-            data = encode_data({"text": "x" * size})
-            entries.append(Entry(EntryId(5, seq), EventType.TOKEN, data))
+            entries.append(entry(seq, chr(ord("a") + seq % 26) * size))
         made.append(entries)
     return made
 
 
+def entry(seq: int, text: str) -> Entry:
+    return Entry(EntryId(5, seq), EventType.TOKEN, encode_data({"text": text}))
+
+
 def flat(made: list[list[Entry]]) -> list[Entry]:
     return [entry for batch in made for entry in batch]
+
+
+def filled(entries: list[Entry], max_bytes: int = 10_000_000) -> Window:
+    window = Window(GENERATION, FLOOR, max_bytes)
+    window.add(entries)
+    return window
 
 
 class Counting:
@@ -50,34 +64,65 @@ class Counting:
         return NATIVE.encode_loss(generation)
 
 
-@given(sizes, st.integers(1, 5000), st.integers(0, 40))
+def check_complete(window: Window, entries: list[Entry], cursor: EntryId) -> None:
+    """A cursor below the floor is refused; any other is given everything beyond it, once."""
+    for dialect in (NATIVE, CHAT, NATIVE):
+        told = read_all(window, cursor, dialect)
+        if cursor < window.floor:
+            assert told is None
+            continue
+        assert told is not None
+        expected = [entry for entry in entries if entry.id > cursor]
+        said = fold_chat(told).text if dialect is CHAT else fold(told).text
+        assert said == "".join(entry.data.decode()[9:-2] for entry in expected)
+        last = told[-1].last_event_id.rpartition("/")[2] if told else str(cursor)
+        assert last == str(expected[-1].id if expected else cursor)
+
+
+@given(sizes, bounds, st.integers(0, 40))
 def test_what_lies_beyond_a_cursor_is_complete_or_refused(
     sizes: list[list[int]], max_bytes: int, cut: int
 ) -> None:
-    """Never a silent hole: a cursor below the floor gets None, any other everything it lacks."""
+    """Never a silent hole, never anything twice, in every dialect."""
     window, made = Window(GENERATION, FLOOR, max_bytes), batches(sizes)
     for batch in made:
         window.add(batch)
-    cursor = EntryId(5, cut)
-    expected = [entry for entry in flat(made) if entry.id > cursor]
-    assert window.after(cursor) == (None if cursor < window.floor else expected)
+    entries = flat(made)
+    check_complete(window, entries, EntryId(5, min(cut, len(entries))))
 
 
-@given(sizes, st.integers(1, 5000))
+@given(st.integers(1, 3 * BLOCK), st.integers(1, 3 * BLOCK), st.data())
+def test_blocks_are_whole_wherever_a_window_begins_and_ends(
+    before: int, beyond: int, draw: st.DataObject
+) -> None:
+    """Read, grown at both ends, shrunk, and read again from everywhere."""
+    entries = flat(batches([[1] * (before + beyond)]))
+    room = draw.draw(st.integers(1, before + beyond))
+    window = Window(GENERATION, entries[before - 1].id, room * (ENTRY_COST + len(entries[0].data)))
+    window.add(entries[before : before + beyond // 2])
+    for cursor in draw.draw(st.lists(st.integers(0, before + beyond // 2), max_size=4)):
+        check_complete(window, entries[: before + beyond // 2], EntryId(5, cursor))
+    window.add_before(entries[:before])
+    for cursor in draw.draw(st.lists(st.integers(0, before + beyond // 2), max_size=4)):
+        check_complete(window, entries[: before + beyond // 2], EntryId(5, cursor))
+    window.add(entries[before + beyond // 2 :])
+    for cursor in draw.draw(st.lists(st.integers(0, before + beyond), max_size=4)):
+        check_complete(window, entries, EntryId(5, cursor))
+
+
+@given(sizes, bounds)
 def test_a_window_keeps_no_more_bytes_than_it_may(sizes: list[list[int]], max_bytes: int) -> None:
     """Only the newest entry is kept whatever its size, and no smaller window would do."""
     window, made = Window(GENERATION, FLOOR, max_bytes), batches(sizes)
     for batch in made:
         window.add(batch)
-    kept = window.after(window.floor)
-    assert kept is not None
+    kept = [entry for entry in flat(made) if entry.id > window.floor]
     total = sum(len(entry.data) + ENTRY_COST for entry in kept)
     assert total <= max_bytes or len(kept) == 1
-    gone = [entry for entry in flat(made) if entry.id <= window.floor]
-    assert [*gone, *kept] == flat(made)
+    check_complete(window, flat(made), window.floor)
 
 
-@given(sizes, st.integers(1, 5000))
+@given(sizes, bounds)
 def test_the_last_id_is_the_newest_seen(sizes: list[list[int]], max_bytes: int) -> None:
     """Where nothing was added, it is the floor."""
     window, made = Window(GENERATION, FLOOR, max_bytes), batches(sizes)
@@ -86,58 +131,73 @@ def test_the_last_id_is_the_newest_seen(sizes: list[list[int]], max_bytes: int) 
     assert window.last_id == EntryId(5, len(flat(made)))
 
 
-@given(sizes, st.integers(1, 5000))
-def test_frames_are_those_of_the_dialect_and_shared(sizes: list[list[int]], max_bytes: int) -> None:
-    """Two followers get the same bytes; followers of another dialect get their own."""
-    window = Window(GENERATION, FLOOR, max_bytes)
-    for batch in batches(sizes):
-        window.add(batch)
-        kept = window.after(window.floor)
-        assert kept is not None
-        for dialect in (NATIVE, CHAT, NATIVE):
-            expected = b"".join(dialect.encode(GENERATION, entry) for entry in kept)
-            assert window.frames(dialect, kept) == expected
+def test_a_whole_block_is_joined_and_encoded_once() -> None:
+    """However many come back, the work is done for the first of them."""
+    dialect, window = Counting(), filled(flat(batches([[1] * (2 * BLOCK)])))
+    for cursor in (FLOOR, FLOOR, EntryId(5, 1)):
+        read_all(window, cursor, dialect)
+    # Of each: the rest of the first block, and the one entry of the third. Once: the second.
+    assert dialect.calls == 3 * 2 + 1
 
 
-def test_a_frame_is_encoded_once() -> None:
-    """However many follow, the work is done for the first of them."""
+def test_blocks_go_with_their_entries() -> None:
+    """What left the window takes no memory any more."""
+    size, room = 1000, 300_000
+    tracemalloc.start()
+    window = filled([], room)
+    for start in range(1, 50 * BLOCK, BLOCK):
+        window.add([entry(seq, "x" * size) for seq in range(start, start + BLOCK)])
+        read_all(window, window.floor)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2.5 * room
 
-    window, dialect, (entries,) = (
-        Window(GENERATION, FLOOR, 10_000),
-        Counting(),
-        batches([[1, 2, 3]]),
-    )
-    window.add(entries)
-    for start in (0, 0, 1):
-        window.frames(dialect, entries[start:])
-    assert dialect.calls == 3
+
+def test_a_piece_is_bounded() -> None:
+    """What waits in a socket is no more than a piece and a block."""
+    window = filled([entry(at, "x" * 4096) for at in range(1, 4 * BLOCK)])
+    piece = window.read(FLOOR, NATIVE)
+    assert piece is not None
+    assert MAX_PIECE <= len(piece.frames) < MAX_PIECE + BLOCK * 5000
+    assert piece.last_id < window.last_id
 
 
-def test_frames_go_with_their_entries() -> None:
-    """What left the window takes no memory any more: its frame would have to be made anew."""
-    dialect, (old, new) = Counting(), batches([[10], [10]])
-    window = Window(GENERATION, FLOOR, ENTRY_COST + len(old[0].data))
-    window.add(old)
-    window.frames(dialect, old)
+def test_what_came_before_is_added_newest_first() -> None:
+    """As much of it as there is room for; the window tells whether it had room for all."""
+    old, new = flat(batches([[1] * 4])), [entry(5, "e")]
+    cost = ENTRY_COST + len(old[0].data)
+    window = Window(GENERATION, old[-1].id, 3 * cost)
     window.add(new)
-    window.frames(dialect, old)
-    assert dialect.calls == 2
+    assert not window.add_before(old)
+    assert window.floor == EntryId(5, 2)
+    check_complete(window, [*old, *new], EntryId(5, 2))
+    roomy = Window(GENERATION, old[-1].id, 10 * cost)
+    assert roomy.add_before(old[1:])
+    assert roomy.add_before(old[:1])
+    assert roomy.floor == FLOOR
+    check_complete(roomy, old, FLOOR)
+
+
+def test_what_the_window_does_not_stand_on_is_not_added_before_it() -> None:
+    """Read before the log was rolled back, or of another log altogether."""
+    window = Window(GENERATION, EntryId(5, 9), 10_000)
+    assert not window.add_before([entry(8, "x")])
+    assert not window.add_before([])
+    assert window.floor == EntryId(5, 9)
 
 
 def test_a_rebased_window_has_forgotten_what_redis_lost() -> None:
-    """Entries, frames and bytes are gone; the same ids may say something else now."""
-    window = Window(GENERATION, FLOOR, 10_000)
-    (old,) = batches([[3, 3, 3]])
-    window.add(old)
-    window.frames(NATIVE, old)
+    """Entries, blocks and bytes are gone; the same ids may say something else now."""
+    old = flat(batches([[3] * (3 * BLOCK)]))
+    window = filled(old)
+    read_all(window, FLOOR)
     window.rebase(old[0].id)
     assert (window.floor, window.last_id) == (old[0].id, old[0].id)
-    assert window.after(old[0].id) == []
-    assert window.after(FLOOR) is None
-    new = [Entry(old[1].id, EventType.TOKEN, encode_data({"text": "new"}))]
+    assert read_all(window, old[0].id) == []
+    assert read_all(window, FLOOR) is None
+    new = [entry(at, "n") for at in range(2, 3 * BLOCK)]
     window.add(new)
-    assert window.after(old[0].id) == new
-    assert window.frames(NATIVE, new) == NATIVE.encode(GENERATION, new[0])
+    check_complete(window, new, old[0].id)
 
 
 def test_a_rebased_window_has_its_whole_room_again() -> None:
@@ -148,4 +208,4 @@ def test_a_rebased_window_has_its_whole_room_again() -> None:
     window.rebase(FLOOR)
     (entries,) = batches([[10, 10]])
     window.add(entries)
-    assert window.after(FLOOR) == entries
+    check_complete(window, entries, FLOOR)

@@ -8,8 +8,9 @@ from typing import Any
 
 from tests.chaos.asks import Ask, ProviderFault
 from tests.chaos.clients import Reader
+from tests.chaos.lost import Past
 from tests.chaos.verdict import Evidence, judge
-from tests.support.fold import Entry, position
+from tests.support.fold import RESET_ID, Entry, position
 from tests.support.sse_reader import Event
 
 CALM = Ask(
@@ -26,8 +27,12 @@ Log = list[Entry]
 
 
 def check_judge(calm: Evidence) -> int:
-    """Returns how many corruptions were tried. Raises: AssertionError, one went unnoticed."""
-    judge(calm)
+    """Returns how many corruptions were tried.
+
+    Raises: AssertionError, one went unnoticed, or what is right was refused.
+    """
+    for right in (calm, _sent_away_behind_a_reset(calm)):
+        judge(right)
     for name, corrupt in CORRUPTIONS.items():
         try:
             judge(corrupt(calm))
@@ -162,6 +167,16 @@ def _spoil_frame(events: list[Event]) -> None:
 
 def _begin_anew(events: list[Event]) -> None:
     events[:] = [*events[:-1], Event("reset", "{}", "0-0"), *events]
+
+
+def _sent_away_behind_a_reset(calm: Evidence) -> Evidence:
+    """What is right though it looks odd: told once to forget, and to come back before any entry."""
+    past = Past(at=0.0, entries=calm.log, kept=None, writer=None, finished_at=None)
+    anew = [Event("reset", "{}", RESET_ID), Event("reconnect", "{}", RESET_ID)]
+    told = _in_reader(
+        lambda events: events.__setitem__(slice(None), [*events[:-1], *anew, *events])
+    )
+    return replace(told(calm), pasts=[past])
 
 
 def _pay_twice(calm: Evidence) -> Evidence:

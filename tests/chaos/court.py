@@ -154,12 +154,11 @@ class Court:
             return False
         if any(entry_id == past.entries[-1][0] for entry_id, _ in log):
             return False
-        end = position(past.entries[-1][0].decode())
-        if end.seq > 0 and past.kept is not None and position(past.kept).epoch < end.epoch:
-            return True  # Its writer's claim was forgotten too: it drops what it wrote.
+        if past.is_unclaimed:
+            return True  # Its writer drops what it wrote.
         back_at = next(until for since, until in self._faults.outages if since >= past.at)
         since, until = past.finished_at, max(past.finished_at + _WATCH_S, back_at) + _LOOK_S
-        if end.seq == 0:
+        if position(past.entries[-1][0].decode()).seq == 0:
             # Written by an API, which keeps no watch; a worker does once it has learnt of it.
             stops = self._stops.get(generation, [])
             if not any(since <= stop.at <= past.at + _MOMENT_S for stop in stops):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.fold import CLOSING_TYPES, Entry
+from tests.support.fold import CLOSING_TYPES, Entry, position
 from tests.support.redis_server import RedisServer
 
 _FOLDER = "appendonlydir"
@@ -29,6 +29,14 @@ class Past:
     """The worker of its last attempt, if there was one."""
     finished_at: float | None
     """When it was closed, in Unix seconds."""
+
+    @property
+    def is_unclaimed(self) -> bool:
+        """Whether its last claim was forgotten too, which is never used again."""
+        claims = [entry_id for entry_id, fields in self.entries if fields[b"t"] == b"started"]
+        if not claims or self.kept is None:
+            return False
+        return position(self.kept) < position(claims[-1].decode())
 
     @property
     def is_closed(self) -> bool:

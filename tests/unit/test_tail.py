@@ -292,10 +292,8 @@ def test_a_chat_whose_cursor_is_lost_fails_and_ends() -> None:
     """It cannot be told to forget, so it is told that it failed."""
 
     async def act(scene: Scene) -> None:
-        reader, events = SseReader(), list[Event]()
         async with aclosing(scene.frames(EntryId(1, 1), CHAT)) as frames:
-            async for frame in frames:
-                events += reader.feed(frame)
-        assert [event.type for event in events] == ["failed"]
+            told = b"".join([frame async for frame in frames])
+        assert [event.type for event in SseReader().feed(told)] == ["failed"]
 
     play(act)

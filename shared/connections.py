@@ -56,6 +56,16 @@ _AWAY_REPLIES: Final = (
 )
 """Error replies that pass by themselves; `UNBLOCKED` ends a blocking pop at a fail-over."""
 
+_GARBAGE_REPLIES: Final = (
+    "WRONGTYPE",
+    "not an integer",
+    "would overflow",
+    "attempt to ",
+    "Invalid stream ID",
+    "equal or smaller",
+)
+"""Error replies that tell of what a key holds: its type, a number, what a script computed of it."""
+
 
 def is_away(error: BaseException) -> bool:
     """Whether `error` says that Redis cannot serve now, rather than that we asked wrongly."""
@@ -69,6 +79,11 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and (
         str(error).startswith(_AWAY_REPLIES) or "-OOM" in str(error) or "-READONLY" in str(error)
     )
+
+
+def is_garbage(error: ResponseError) -> bool:
+    """Whether `error` says that a key holds what none of us would have written there."""
+    return any(reply in str(error) for reply in _GARBAGE_REPLIES)
 
 
 @contextmanager

@@ -12,15 +12,17 @@ never correctness.
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
 from arq.jobs import serialize_job
+from redis.exceptions import RedisError, ResponseError
 
-from shared.connections import Client, SyncClient
-from shared.errors import NotAdmitted
+from shared.connections import Argument, Client, SyncClient, is_garbage
+from shared.errors import NotAdmitted, StoreUnavailable
 from shared.ids import GenerationId
 from shared.keys import JOB_PREFIX, OWNER_PREFIX, RETRY_PREFIX, Keys
 from shared.scripts import Script, to_ms
@@ -36,6 +38,9 @@ WAKE_LENGTH: Final = 1000
 
 CONTROL_LIFETIME: Final = timedelta(minutes=1)
 """Messages to a worker that is gone vanish after this."""
+
+LONGEST_WAIT_MS: Final = 24 * 60 * 60 * 1000
+"""A poll tells of no longer one: a score, which anybody may have written, can be infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Queue:
         Done before the record exists, so that a crash after either leaves no record without a job.
         Raises: NotAdmitted, StoreUnavailable.
         """
-        admitted = await self._client.run(
+        admitted = await self._run(
             self._offer,
             [self._keys.queue, JOB_PREFIX + generation],
             (generation, _job(generation), to_ms(OFFER_DELAY), to_ms(lifetime), max_length),
@@ -100,7 +105,7 @@ class Queue:
 
     async def release(self, generation: GenerationId, *, lifetime: timedelta) -> None:
         """Make the job due now and wake a worker; one that somebody owns is left alone."""
-        await self._client.run(
+        await self._run(
             self._release,
             [
                 self._keys.queue,
@@ -119,7 +124,7 @@ class Queue:
         `owner_life` bounds how long a job remembers its last owner.
         """
         stem = f"{worker}/{secrets.token_hex(8)}."
-        wait, *taken = await self._client.run(
+        wait, *taken = await self._run(
             self._lease,
             [self._keys.queue],
             (count, to_ms(lease), to_ms(mark), OWNER_PREFIX, to_ms(owner_life), stem),
@@ -129,14 +134,23 @@ class Queue:
             try:
                 leases.append(Lease(GenerationId(raw_id.decode("ascii")), token.decode()))
             except UnicodeDecodeError:
-                # No id of ours: whoever put it there, it can never run.
-                await self._client.call("ZREM", self._keys.queue, raw_id)
-        next_due = timedelta(milliseconds=int(wait)) if int(wait) >= 0 else None
-        return Leased(leases, next_due)
+                await self._drop(raw_id)
+        wait_ms = min(float(wait), LONGEST_WAIT_MS)
+        return Leased(leases, timedelta(milliseconds=wait_ms) if wait_ms >= 0 else None)
+
+    async def _drop(self, raw_id: bytes) -> None:
+        """Remove a member that is no id of ours: whoever put it there, it can never run."""
+        prefixes = (OWNER_PREFIX, JOB_PREFIX, RETRY_PREFIX)
+        await self._client.call_all(
+            (
+                ("ZREM", self._keys.queue, raw_id),
+                ("DEL", *(prefix.encode() + raw_id for prefix in prefixes)),
+            )
+        )
 
     async def renew(self, lease: Lease, length: timedelta) -> bool:
         """Extend one lease now. Returns whether it was still mine."""
-        lost = await self._client.run(
+        lost = await self._run(
             self._renew,
             [self._keys.queue],
             (to_ms(length), OWNER_PREFIX, lease.generation, lease.token),
@@ -152,7 +166,7 @@ class Queue:
         return await self._let_go(lease, str(to_ms(delay)))
 
     async def _let_go(self, lease: Lease, due: str) -> bool:
-        mine = await self._client.run(
+        mine = await self._run(
             self._finish,
             [
                 self._keys.queue,
@@ -168,14 +182,20 @@ class Queue:
     async def tell(self, worker: str, message: str) -> None:
         """Leave `message` for `worker`. A lost one is made good by the worker's next renewal."""
         control = self._keys.control(worker)
-        await self._client.call_all(
-            (("LPUSH", control, message), ("PEXPIRE", control, to_ms(CONTROL_LIFETIME)))
-        )
+        with _garbage_as_away():
+            await self._client.call_all(
+                (("LPUSH", control, message), ("PEXPIRE", control, to_ms(CONTROL_LIFETIME)))
+            )
 
     async def length(self) -> int:
         """Jobs that wait or run."""
-        length: int = await self._client.call("ZCARD", self._keys.queue)
+        with _garbage_as_away():
+            length: int = await self._client.call("ZCARD", self._keys.queue)
         return length
+
+    async def _run(self, script: Script, keys: Sequence[str], args: Iterable[Argument]) -> Any:
+        with _garbage_as_away():
+            return await self._client.run(script, keys, args)
 
 
 class Renewal:
@@ -190,13 +210,27 @@ class Renewal:
     def renew(self, leases: Sequence[Lease]) -> set[GenerationId]:
         """Extend every lease that is still mine; return those that are not.
 
-        Raises: StoreUnavailable.
+        Raises: StoreUnavailable, whatever Redis says: what runs goes on until it can be renewed.
         """
         args = [part for lease in leases for part in (lease.generation, lease.token)]
-        lost = self._client.run(
-            self._script, [self._keys.queue], (to_ms(self._lease), OWNER_PREFIX, *args)
-        )
+        try:
+            lost = self._client.run(
+                self._script, [self._keys.queue], (to_ms(self._lease), OWNER_PREFIX, *args)
+            )
+        except RedisError as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}"[:200]) from error
         return {GenerationId(generation.decode()) for generation in lost}
+
+
+@contextmanager
+def _garbage_as_away() -> Iterator[None]:
+    """A key of all jobs that is of another type serves no more than a Redis that is away."""
+    try:
+        yield
+    except ResponseError as error:
+        if is_garbage(error):
+            raise StoreUnavailable(str(error)[:200]) from error
+        raise
 
 
 def _job(generation: GenerationId) -> bytes:

@@ -12,8 +12,9 @@ local room, taken = tonumber(ARGV[1]), {}
 while room > 0 do
   local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, room)
   for _, id in ipairs(due) do
-    local owner = redis.call('GET', ARGV[4] .. id)
-    if owner and string.sub(owner, 1, 1) ~= '~' then
+    -- Of another type (an error: a table) it is garbage, and nobody's.
+    local owner = redis.pcall('GET', ARGV[4] .. id)
+    if type(owner) == 'string' and string.sub(owner, 1, 1) ~= '~' then
       redis.call('SET', ARGV[4] .. id, '~' .. owner, 'KEEPTTL')
       redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[3]), id)
     else

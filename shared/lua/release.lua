@@ -8,6 +8,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or now)
 redis.call('ZADD', KEYS[1], string.format('%.0f', math.min(due, now)), ARGV[1])
-redis.call('LPUSH', KEYS[4], ARGV[1])
-redis.call('LTRIM', KEYS[4], 0, ARGV[4] - 1)
+-- A wake is a favour: a list of another type only costs that.
+redis.pcall('LPUSH', KEYS[4], ARGV[1])
+redis.pcall('LTRIM', KEYS[4], 0, ARGV[4] - 1)
 return 1

@@ -7,7 +7,7 @@ local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 100
 local lost = {}
 for i = 3, #ARGV, 2 do
   local key = ARGV[2] .. ARGV[i]
-  local owner = redis.call('GET', key)
+  local owner = redis.pcall('GET', key)
   if owner == ARGV[i + 1] or owner == '~' .. ARGV[i + 1] then
     redis.call('SET', key, ARGV[i + 1], 'KEEPTTL')
     redis.call('ZADD', KEYS[1], until_ms, ARGV[i])

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from api.sse import Dialect
 from api.window import Window
 from api.wire import encode_chunk
-from shared.connections import Command
+from shared.connections import GARBLED, Command
 from shared.events import CLOSING, Entry, decode_entry, predecessor
 from shared.ids import EntryId, GenerationId
 
@@ -264,4 +264,10 @@ class FollowedLogs:
         rows = reply[read.key] if isinstance(reply, dict) else reply[0][1]
         if len(rows) >= READ_COUNT:
             self.mark_dirty(read.key)
-        read.followed.take([decode_entry(raw_id, fields) for raw_id, fields in rows])
+        try:
+            entries = [decode_entry(raw_id, fields) for raw_id, fields in rows]
+        except GARBLED:
+            # Not entries of ours: whoever follows looks, and hears that the log is unreadable.
+            read.followed.raise_alarm()
+            return
+        read.followed.take(entries)

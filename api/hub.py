@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from redis.asyncio.connection import Connection
@@ -24,8 +24,8 @@ from redis.exceptions import RedisError
 from api.followed import BATCH, FollowedLog, FollowedLogs
 from api.tracking import Conversation, TrackingRefused, is_lost, start_tracking
 from api.window import Window
-from shared.connections import Client, Command
-from shared.errors import StoreUnavailable
+from shared.connections import Client, Command, reading_record
+from shared.errors import RecordUnreadable, StoreUnavailable
 from shared.generation import State
 from shared.ids import BEGINNING, EntryId, GenerationId, decode_entry_id
 from shared.keys import Keys
@@ -206,20 +206,31 @@ class Hub:
             furthest.append(followed.furthest if followed else BEGINNING)
             commands.append(("XREVRANGE", key, "+", "-", "COUNT", 1))
             commands.append(("HMGET", key.removesuffix(b":log"), "state", "deadline"))
-        replies = await self._client.call_all(commands)
+        replies = await self._client.try_all(commands)
         now_ms = datetime.now(UTC).timestamp() * 1000
         for key, known, last, record in zip(
             keys, furthest, replies[::2], replies[1::2], strict=True
         ):
             if (followed := self._logs.find(key)) is None:
                 continue
-            state, deadline = record
-            followed.is_gone = not last and state is None
-            followed.is_overdue = (
-                state is not None
-                and not State(state.decode()).is_closed
-                and int(deadline) <= now_ms
-            )
-            last_id = decode_entry_id(last[0][0]) if last else BEGINNING
-            if followed.is_gone or followed.is_overdue or last_id < known:
+            try:
+                with reading_record():
+                    _compare(followed, known, last, record, now_ms)
+            except RecordUnreadable:
+                # Garbage that somebody else wrote: its followers look themselves, and end.
                 followed.raise_alarm()
+
+
+def _compare(followed: FollowedLog, known: EntryId, last: Any, record: Any, now_ms: float) -> None:
+    """Note what two replies say of a log of which `known` was read. Raises: what a reply is."""
+    for reply in (last, record):
+        if isinstance(reply, Exception):
+            raise reply
+    state, deadline = record
+    followed.is_gone = not last and state is None
+    followed.is_overdue = (
+        state is not None and not State(state.decode()).is_closed and int(deadline) <= now_ms
+    )
+    last_id = decode_entry_id(last[0][0]) if last else BEGINNING
+    if followed.is_gone or followed.is_overdue or last_id < known:
+        followed.raise_alarm()

@@ -47,6 +47,9 @@ TABLE: Final[dict[type[RejoinError], Row]] = {
     errors.NotAdmitted: Row(429, "queue_full", "Too many generations wait or run."),
     errors.StoreUnavailable: Row(503, "store_unavailable", "The service is away for a moment."),
     errors.Draining: Row(503, "draining", "This server is about to end."),
+    errors.RecordUnreadable: Row(
+        500, "record_unreadable", "What is stored of the generation cannot be read."
+    ),
 }
 
 
@@ -97,6 +100,8 @@ async def _on_rejoin_error(_: Request, error: Exception) -> JSONResponse:
         raise error
     if isinstance(error, errors.StoreUnavailable):
         log.warning("store_unavailable", reason=error.reason)
+    if isinstance(error, errors.RecordUnreadable):
+        log.error("record_unreadable", reason=error.reason)
     return to_response(error)
 
 

@@ -18,7 +18,7 @@ from api.history import History
 from api.hub import Hub
 from api.sse import HEARTBEAT, Dialect, encode_history, encode_reconnect
 from api.window import Piece
-from shared.errors import GenerationUnknown, StoreUnavailable
+from shared.errors import GenerationUnknown, RecordUnreadable, StoreUnavailable
 from shared.event_log import LogView
 from shared.events import CLOSING, Entry, predecessor
 from shared.generation import State
@@ -154,6 +154,14 @@ class Tail:
 
         Raises: CursorLost, StoreUnavailable.
         """
+        try:
+            return await self._find_next(followed)
+        except RecordUnreadable:
+            # Whoever comes back is told so.
+            self._is_ended = True
+            return b""
+
+    async def _find_next(self, followed: FollowedLog) -> bytes | None:
         if self._hub.draining.is_set():
             self._is_ended = True
             return encode_reconnect(_draw_reconnect())

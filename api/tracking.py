@@ -113,7 +113,7 @@ class Conversation:
                 if type(reply) is PushNotification:
                     self._take_push(reply)
                 elif isinstance(reply, ReplyError):
-                    raise ResponseError(str(reply))
+                    self._take_error(str(reply))
                 else:
                     self._take_reply(reply)
         raise ConnectionError("closed by Redis")
@@ -124,6 +124,12 @@ class Conversation:
             self._logs.deliver(read, reply)
         if not self._expected:
             self._answered.set()
+
+    def _take_error(self, error: str) -> None:
+        """A log of another type brings nothing; the next sweep has its followers look."""
+        if not error.startswith("WRONGTYPE"):
+            raise ResponseError(error)
+        self._take_reply(None)
 
     def _take_push(self, push: Sequence[Any]) -> None:
         if push[0] != b"invalidate":

@@ -25,7 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from shared.errors import StoreUnavailable
+from shared.errors import CursorMalformed, RecordUnreadable, StoreUnavailable
 from shared.scripts import Script
 from shared.settings import RedisSettings
 
@@ -66,6 +66,16 @@ _GARBAGE_REPLIES: Final = (
 )
 """Error replies that tell of what a key holds: its type, a number, what a script computed of it."""
 
+GARBLED: Final = (
+    ArithmeticError,
+    CursorMalformed,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What Python raises where it decodes what none of us encoded."""
+
 
 def is_away(error: BaseException) -> bool:
     """Whether `error` says that Redis cannot serve now, rather than that we asked wrongly."""
@@ -96,6 +106,23 @@ def _store_errors() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def reading_record() -> Iterator[None]:
+    """Have what Redis and Python say of a garbled record, or log, raised as RecordUnreadable.
+
+    Raises: RecordUnreadable, StoreUnavailable.
+    """
+    try:
+        with _store_errors():
+            yield
+    except ResponseError as error:
+        if not is_garbage(error):
+            raise
+        raise RecordUnreadable(str(error)[:200]) from error
+    except GARBLED as error:
+        raise RecordUnreadable(f"{type(error).__name__}: {error}"[:200]) from error
+
+
 class Client:
     """Short commands on one Redis. Every method raises StoreUnavailable when Redis cannot serve.
 
@@ -119,9 +146,9 @@ class Client:
         """Send `commands` in one round trip; an error reply is raised. `atomic`: in a MULTI."""
         return await self._pipeline(commands, atomic=atomic, raise_on_error=True)
 
-    async def try_all(self, commands: Iterable[Command]) -> list[Any]:
+    async def try_all(self, commands: Iterable[Command], *, atomic: bool = False) -> list[Any]:
         """Send `commands` in one round trip; an error reply stands in its place in the list."""
-        return await self._pipeline(commands, atomic=False, raise_on_error=False)
+        return await self._pipeline(commands, atomic=atomic, raise_on_error=False)
 
     async def _pipeline(
         self, commands: Iterable[Command], *, atomic: bool, raise_on_error: bool

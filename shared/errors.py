@@ -15,6 +15,7 @@
     │   ├── NotAdmitted
     │   ├── StoreUnavailable
     │   └── Draining
+    ├── RecordUnreadable        nobody can do anything: somebody else wrote into our keys
     ├── AppendRefused           the writer stops writing this log
     │   ├── LogAbsent
     │   ├── LogClosed
@@ -27,8 +28,8 @@
         ├── ProviderTruncated
         └── ProviderGarbled
 
-Errors carry facts as attributes and know nothing of HTTP; a table in `api/problems.py` turns the
-first two branches into responses.
+Errors carry facts as attributes and know nothing of HTTP; a table in `api/problems.py` turns
+those above `AppendRefused` into responses.
 """
 
 from dataclasses import dataclass
@@ -122,6 +123,13 @@ class StoreUnavailable(Unavailable):
 @dataclass(eq=False)
 class Draining(Unavailable):
     """This process is about to end and takes nothing new."""
+
+
+@dataclass(eq=False)
+class RecordUnreadable(RejoinError):
+    """The record or the log of a generation is not what we write. `reason` is for the log only."""
+
+    reason: str
 
 
 class AppendRefused(RejoinError):

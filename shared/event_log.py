@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
-from shared.connections import Client, Command
-from shared.errors import StoreUnavailable
+from shared.connections import Client, Command, is_garbage, reading_record
+from shared.errors import RecordUnreadable, StoreUnavailable
 from shared.events import Entry, decode_entry
 from shared.generation import Record, State, Upstream, decode_record
 from shared.ids import BEGINNING, EntryId, GenerationId, decode_entry_id
@@ -70,12 +70,19 @@ def decode_append_reply(reply: Sequence[Any]) -> AppendReply:
     )
 
 
-def _decode_view(fields: Any, last: Sequence[Any], rows: Sequence[Any]) -> LogView:
-    return LogView(
-        decode_record(fields),
-        decode_entry_id(last[0][0]) if last else BEGINNING,
-        [decode_entry(raw_id, row) for raw_id, row in rows],
-    )
+def _read_view(fields: Any, last: Any, rows: Any) -> LogView | RecordUnreadable:
+    try:
+        with reading_record():
+            for reply in (fields, last, rows):
+                if isinstance(reply, Exception):
+                    raise reply
+            return LogView(
+                decode_record(fields),
+                decode_entry_id(last[0][0]) if last else BEGINNING,
+                [decode_entry(raw_id, row) for raw_id, row in rows],
+            )
+    except RecordUnreadable as error:
+        return error
 
 
 class EventLog:
@@ -145,6 +152,7 @@ class EventLog:
     async def send(self, commands: Sequence[Command]) -> list[AppendReply | Exception]:
         """Send append and close commands in one round trip; one reply or error for each.
 
+        A record that is garbage is the error of its own commands.
         Raises: StoreUnavailable: nothing is known of any of them; send the same again.
         """
         replies = await self._client.try_all(commands)
@@ -158,25 +166,33 @@ class EventLog:
                 if isinstance(reply, NoScriptError):
                     raise StoreUnavailable("forgot its scripts at once")
                 replies[i] = reply
-        return [r if isinstance(r, Exception) else decode_append_reply(r) for r in replies]
+        return [_read_reply(reply) for reply in replies]
 
     async def read(
         self, generation: GenerationId, after: EntryId, count: int = PAGE
     ) -> list[Entry]:
-        """Return up to `count` entries beyond the cursor `after`, in order."""
-        rows = await self._client.call(
-            "XRANGE", self._keys.log(generation), f"({after}", "+", "COUNT", count
-        )
-        return [decode_entry(raw_id, fields) for raw_id, fields in rows]
+        """Return up to `count` entries beyond the cursor `after`, in order.
+
+        Raises: RecordUnreadable, StoreUnavailable.
+        """
+        with reading_record():
+            rows = await self._client.call(
+                "XRANGE", self._keys.log(generation), f"({after}", "+", "COUNT", count
+            )
+            return [decode_entry(raw_id, fields) for raw_id, fields in rows]
 
     async def read_back(
         self, generation: GenerationId, before: EntryId, count: int = PAGE
     ) -> list[Entry]:
-        """Return the last `count` entries up to and with `before`, in order."""
-        rows = await self._client.call(
-            "XREVRANGE", self._keys.log(generation), str(before), "-", "COUNT", count
-        )
-        return [decode_entry(raw_id, fields) for raw_id, fields in reversed(rows)]
+        """Return the last `count` entries up to and with `before`, in order.
+
+        Raises: RecordUnreadable, StoreUnavailable.
+        """
+        with reading_record():
+            rows = await self._client.call(
+                "XREVRANGE", self._keys.log(generation), str(before), "-", "COUNT", count
+            )
+            return [decode_entry(raw_id, fields) for raw_id, fields in reversed(rows)]
 
     async def view(
         self, generation: GenerationId, after: EntryId = BEGINNING, count: int = PAGE
@@ -184,12 +200,15 @@ class EventLog:
         """Return the record, the log's last id and the first entries beyond `after`.
 
         Atomic: one MULTI, so the three agree with each other.
+        Raises: RecordUnreadable, StoreUnavailable.
         """
         (view,) = await self.view_all((Question(generation, after, count),))
+        if isinstance(view, RecordUnreadable):
+            raise view
         return view
 
-    async def view_all(self, questions: Iterable[Question]) -> list[LogView]:
-        """Return the same of many logs, in one round trip and one MULTI."""
+    async def view_all(self, questions: Iterable[Question]) -> list[LogView | RecordUnreadable]:
+        """Return the same of many logs, in one round trip and one MULTI; or the error of each."""
         asked = list(questions)
         commands: list[Command] = []
         for generation, after, limit in asked:
@@ -198,8 +217,19 @@ class EventLog:
             commands.append(("XREVRANGE", log, "+", "-", "COUNT", 1))
             if limit:
                 commands.append(("XRANGE", log, f"({after}", "+", "COUNT", limit))
-        replies = iter(await self._client.call_all(commands, atomic=True))
+        replies = iter(await self._client.try_all(commands, atomic=True))
         return [
-            _decode_view(next(replies), next(replies), next(replies) if question.limit else ())
+            _read_view(next(replies), next(replies), next(replies) if question.limit else ())
             for question in asked
         ]
+
+
+def _read_reply(reply: Any) -> AppendReply | Exception:
+    if isinstance(reply, ResponseError) and is_garbage(reply):
+        return RecordUnreadable(str(reply)[:200])
+    if isinstance(reply, Exception):
+        return reply
+    try:
+        return decode_append_reply(reply)
+    except (TypeError, ValueError) as error:
+        return RecordUnreadable(f"{type(error).__name__}: {error}"[:200])

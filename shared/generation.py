@@ -110,7 +110,10 @@ class Record:
 
 
 def decode_record(fields: dict[bytes, bytes]) -> Record | None:
-    """Read a record; None where there is none, or where it was erased."""
+    """Read a record; None where there is none, or where it was erased.
+
+    Whatever Python raises of a garbled one is raised: whoever asked Redis for it gives it a name.
+    """
     if not fields or b"erased_at" in fields:
         return None
     text = {name.decode(): value.decode() for name, value in fields.items()}
@@ -120,7 +123,7 @@ def decode_record(fields: dict[bytes, bytes]) -> Record | None:
         token=text.get("token", ""),
         tenant=text["tenant"],
         surface=Surface(text["surface"]),
-        request=json.loads(text["request"]),
+        request=_decode_object(text["request"]),
         model=text.get("model") or None,
         created_at=_decode_time(text["created_at"]),
         started_at=_decode_time(text["started_at"]) if "started_at" in text else None,
@@ -131,7 +134,7 @@ def decode_record(fields: dict[bytes, bytes]) -> Record | None:
         pauses=int(text.get("pauses", "0")),
         failures=int(text.get("failures", "0")),
         reset_at=parse_entry_id(text["reset_at"]) if "reset_at" in text else BEGINNING,
-        usage=json.loads(text["usage"]) if text.get("usage") else None,
+        usage=_decode_object(text["usage"]) if text.get("usage") else None,
         upstream=decode_upstream(text.get("upstream_id", ""), text.get("upstream_at", "")),
     )
 
@@ -139,6 +142,13 @@ def decode_record(fields: dict[bytes, bytes]) -> Record | None:
 def decode_upstream(upstream_id: str, at: str) -> Upstream | None:
     """Read the two fields of a record that name its upstream answer."""
     return Upstream(upstream_id, int(at) if at else None) if upstream_id else None
+
+
+def _decode_object(text: str) -> dict[str, Any]:
+    decoded = json.loads(text)
+    if not isinstance(decoded, dict):
+        raise TypeError("not a JSON object")
+    return decoded
 
 
 def _decode_time(ms: str) -> datetime:

@@ -13,7 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from shared.connections import Command, is_away
-from shared.errors import AppendRefused, ClaimLost, Fenced, LogAbsent, LogClosed
+from shared.errors import (
+    AppendRefused,
+    ClaimLost,
+    Fenced,
+    LogAbsent,
+    LogClosed,
+    RecordUnreadable,
+)
 from shared.event_log import AppendReply, EventLog
 from shared.events import JOINABLE, Entry, Event, EventType, encode_data
 from shared.generation import Upstream
@@ -24,6 +31,8 @@ MAX_WAITING: Final = 256 * 1024
 
 MAX_BATCH: Final = 256
 """Entries per command: bounds how long one script holds Redis."""
+
+Refusal = AppendRefused | RecordUnreadable
 
 
 class LogWriter:
@@ -134,9 +143,9 @@ class LogWriter:
         self._changed.set()
 
     @property
-    def refusal(self) -> AppendRefused | None:
+    def refusal(self) -> Refusal | None:
         """Why nothing more is written here, once that is so."""
-        return self._refusal if isinstance(self._refusal, AppendRefused) else None
+        return self._refusal if isinstance(self._refusal, Refusal) else None
 
     @property
     def is_over(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from api.followed import FollowedLog
 from api.history import AT_ONCE, PATIENCE_S, History
 from api.window import Window
-from shared.errors import StoreUnavailable
+from shared.errors import RecordUnreadable, StoreUnavailable
 from shared.event_log import PAGE, EventLog, LogView, Question
 from shared.events import Entry
 from shared.ids import BEGINNING, EntryId, GenerationId
@@ -30,7 +30,7 @@ class GatedLog(EventLog):
         self.read_back_from: list[EntryId] = []
         self.error: Exception | None = None
 
-    async def view_all(self, questions: Iterable[Question]) -> list[LogView]:
+    async def view_all(self, questions: Iterable[Question]) -> list[LogView | RecordUnreadable]:
         asked = list(questions)
         self.flights.append(asked)
         await self.gate.wait()

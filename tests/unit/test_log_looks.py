@@ -14,6 +14,7 @@ from tests.support.stores import Snapshot
 from tests.support.virtual_clock import pass_time
 from tests.support.watching import SILENCE, Act, Watching, play_watched
 from worker.flusher import LOOK_SLOTS
+from worker.log_writer import Refusal
 
 RUN = Upstream("run", None)
 
@@ -47,7 +48,7 @@ def test_a_silent_writer_learns_what_became_of_its_log(
     """Within two silences, once, without a word to say; then nothing more is sent."""
 
     async def act(writing: Watching) -> None:
-        told: list[AppendRefused | None] = []
+        told: list[Refusal | None] = []
         writing.writer.on_refused = lambda: told.append(writing.writer.refusal)
         if says:
             await writing.put_all("a")
@@ -113,7 +114,7 @@ def test_a_refusal_is_told_once_however_many_replies_say_it() -> None:
     """The last words and the end go out together, and both are refused."""
 
     async def act(writing: Watching) -> None:
-        told: list[AppendRefused | None] = []
+        told: list[Refusal | None] = []
         writing.writer.on_refused = lambda: told.append(writing.writer.refusal)
         await _cancelled(writing)
         await writing.put_all("a")

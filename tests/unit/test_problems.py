@@ -13,6 +13,7 @@ from shared.errors import (
     AppendRefused,
     NotAdmitted,
     ProviderError,
+    RecordUnreadable,
     Refused,
     RejoinError,
     RequestInvalid,
@@ -33,7 +34,7 @@ def leaves(branch: type[RejoinError]) -> list[type[RejoinError]]:
     return [error for error in below(branch) if not error.__subclasses__()]
 
 
-FOR_CLIENTS = [*leaves(Refused), *leaves(Unavailable)]
+FOR_CLIENTS = [*leaves(Refused), *leaves(Unavailable), RecordUnreadable]
 
 
 def example(leaf: type[RejoinError]) -> RejoinError:
@@ -45,7 +46,7 @@ def example(leaf: type[RejoinError]) -> RejoinError:
 
 @pytest.mark.parametrize("leaf", FOR_CLIENTS, ids=lambda leaf: leaf.__name__)
 def test_every_error_for_clients_has_a_row(leaf: type[RejoinError]) -> None:
-    """Whoever adds a leaf to these two branches says how it looks outside."""
+    """Whoever adds a leaf to these branches says how it looks outside."""
     assert leaf in problems.TABLE
 
 
@@ -84,13 +85,16 @@ def test_codes_are_stable_names_and_unique() -> None:
 
 @pytest.mark.parametrize("leaf", FOR_CLIENTS, ids=lambda leaf: leaf.__name__)
 def test_the_branch_decides_what_the_client_may_do(leaf: type[RejoinError]) -> None:
-    """Refused is the client's fault, 4xx; unavailable is worth another try and says when."""
+    """Refused is the client's fault, 4xx; unavailable is worth another try and says when.
+
+    What is unreadable is nobody's fault who asks, and another try brings the same.
+    """
     response = problems.to_response(example(leaf))
     if issubclass(leaf, Unavailable):
         assert response.status_code in (429, 503)
         assert int(response.headers["retry-after"]) >= 1
     else:
-        assert 400 <= response.status_code < 500
+        assert (response.status_code < 500) is issubclass(leaf, Refused)
         assert "retry-after" not in response.headers
 
 

@@ -33,3 +33,6 @@ OUTPUT_TOO_LARGE: Final = Failure(
 )
 JOB_EXPIRED: Final = Failure("job_expired", "The job was lost from the queue.", True)
 JOB_UNDECODABLE: Final = Failure("job_undecodable", "The job in the queue cannot be read.", False)
+RECORD_UNREADABLE: Final = Failure(
+    "record_unreadable", "What is stored of the generation cannot be read.", False
+)

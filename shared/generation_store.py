@@ -1,13 +1,12 @@
 """Move a generation from state to state. Every move is one Lua file: all of it, or nothing."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from shared.connections import Argument, Client
+from shared.connections import Argument, Client, reading_record
 from shared.errors import GenerationGone, GenerationUnknown, IdempotencyConflict
 from shared.events import EventType, encode_data
 from shared.failures import GENERATION_TIMEOUT, QUEUE_TIMEOUT, Failure
@@ -75,7 +74,10 @@ class Leftover:
 
 
 class GenerationStore:
-    """The records of all generations in one store, and the moves that change them."""
+    """The records of all generations in one store, and the moves that change them.
+
+    Each of them raises RecordUnreadable where record or log hold what none of us wrote there.
+    """
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
@@ -87,6 +89,7 @@ class GenerationStore:
         self._note_failure = client.script("note_failure")
         self._settle = client.script("settle")
         self._erase = client.script("erase")
+        self._condemn = client.script("condemn")
 
     async def create(
         self, generation: GenerationId, order: Order
@@ -96,29 +99,32 @@ class GenerationStore:
         Atomic: a crash leaves both keys or none.
         Raises: IdempotencyConflict, GenerationGone, StoreUnavailable.
         """
-        outcome, state = await self._run(
-            self._create,
-            generation,
-            order.fingerprint,
-            _draw(),
-            to_ms(order.queue_timeout),
-            to_ms(order.generation_timeout),
-            to_ms(order.retention),
-            *("v", RECORD_VERSION, "tenant", order.tenant, "surface", order.surface.value),
-            *("request", encode_data(order.request), "model", order.request.get("model") or ""),
-        )
-        match outcome:
-            case b"created" | b"existing":
-                return outcome.decode(), State(state.decode())
-            case b"conflict":
-                raise IdempotencyConflict
-            case _:
-                raise GenerationGone
+        with reading_record():
+            outcome, state = await self._run(
+                self._create,
+                generation,
+                order.fingerprint,
+                _draw(),
+                to_ms(order.queue_timeout),
+                to_ms(order.generation_timeout),
+                to_ms(order.retention),
+                *("v", RECORD_VERSION, "tenant", order.tenant, "surface", order.surface.value),
+                *("request", encode_data(order.request), "model", order.request.get("model") or ""),
+            )
+            match outcome:
+                case b"created" | b"existing":
+                    return outcome.decode(), State(state.decode())
+                case b"conflict":
+                    raise IdempotencyConflict
+                case _:
+                    raise GenerationGone
 
     async def record(self, generation: GenerationId) -> Record:
         """Return the record. Raises: GenerationUnknown, StoreUnavailable."""
-        fields = await self._client.call("HGETALL", self._keys.record(generation))
-        record = decode_record(fields)
+        with reading_record():
+            record = decode_record(
+                await self._client.call("HGETALL", self._keys.record(generation))
+            )
         if record is None:
             raise GenerationUnknown
         return record
@@ -138,23 +144,24 @@ class GenerationStore:
         claim sent twice gets the same answer. `started` is the data of the entry that opens the
         epoch; `reset` adds one that makes clients forget. Raises: StoreUnavailable.
         """
-        outcome, epoch, seq, left_ms, upstream_id, upstream_at = await self._run(
-            self._claim,
-            generation,
-            seen_epoch,
-            token,
-            _draw(),
-            _head(started),
-            started["model"],
-            "reset" if reset else "",
-        )
-        return Claim(
-            ClaimOutcome(outcome.decode()),
-            token,
-            EntryId(int(epoch), int(seq)),
-            timedelta(milliseconds=int(left_ms)),
-            decode_upstream(upstream_id.decode(), upstream_at.decode()),
-        )
+        with reading_record():
+            outcome, epoch, seq, left_ms, upstream_id, upstream_at = await self._run(
+                self._claim,
+                generation,
+                seen_epoch,
+                token,
+                _draw(),
+                _head(started),
+                started["model"],
+                "reset" if reset else "",
+            )
+            return Claim(
+                ClaimOutcome(outcome.decode()),
+                token,
+                EntryId(int(epoch), int(seq)),
+                timedelta(milliseconds=int(left_ms)),
+                decode_upstream(upstream_id.decode(), upstream_at.decode()),
+            )
 
     async def cancel(self, generation: GenerationId) -> Closed:
         """End it as cancelled, whoever holds it; one that is closed stays as it is.
@@ -162,7 +169,7 @@ class GenerationStore:
         Raises: GenerationUnknown, StoreUnavailable.
         """
         head = _head({})
-        return await self._close("now", generation, EventType.CANCELLED, head, head)
+        return await self._close(generation, EventType.CANCELLED, "now", head, head, "")
 
     async def expire(self, generation: GenerationId) -> Closed:
         """End it as failed if its deadline has passed by Redis' clock; else leave it alone.
@@ -170,12 +177,17 @@ class GenerationStore:
         Raises: GenerationUnknown, StoreUnavailable.
         """
         queued, running = (_head(f.data) for f in (QUEUE_TIMEOUT, GENERATION_TIMEOUT))
-        return await self._close("deadline", generation, EventType.FAILED, queued, running)
+        return await self._close(generation, EventType.FAILED, "deadline", queued, running, "")
 
-    async def fail(self, generation: GenerationId, failure: Failure) -> Closed:
-        """End it as failed, whoever holds it. Raises: GenerationUnknown, StoreUnavailable."""
-        head = _head(failure.data)
-        return await self._close("now", generation, EventType.FAILED, head, head)
+    async def fail(
+        self, generation: GenerationId, failure: Failure, *, seen_epoch: int | None = None
+    ) -> Closed:
+        """End it as failed, whoever holds it; with `seen_epoch` only if nobody claimed it since.
+
+        Raises: GenerationUnknown, StoreUnavailable.
+        """
+        head, seen = _head(failure.data), "" if seen_epoch is None else seen_epoch
+        return await self._close(generation, EventType.FAILED, "now", head, head, seen)
 
     async def hand_over(
         self, generation: GenerationId, token: str, why: Literal["drain", "pause"]
@@ -184,12 +196,11 @@ class GenerationStore:
 
         A repeat changes nothing. Raises: StoreUnavailable.
         """
-        record = [self._keys.record(generation)]
-        return bool(await self._client.run(self._hand_over, record, (token, why)))
+        return bool(await self._note(self._hand_over, generation, token, why))
 
     async def note_failure(self, generation: GenerationId, token: str) -> None:
         """Count an attempt that its provider failed. Raises: StoreUnavailable."""
-        await self._client.run(self._note_failure, [self._keys.record(generation)], (token,))
+        await self._note(self._note_failure, generation, token)
 
     async def leftover(self, generation: GenerationId) -> Leftover | None:
         """Return what is left of a closed one, an erased one included; None if it is open or gone.
@@ -197,12 +208,13 @@ class GenerationStore:
         Raises: StoreUnavailable.
         """
         names = ("state", "token", "upstream_id", "upstream_at", "usage", "erased_at")
-        raw = await self._client.call("HMGET", self._keys.record(generation), *names)
-        state, token, upstream_id, at, usage, erased = ((v or b"").decode() for v in raw)
-        if not state or not State(state).is_closed:
-            return None
-        upstream = decode_upstream(upstream_id, at)
-        return Leftover(State(state), token, upstream, bool(usage), bool(erased))
+        with reading_record():
+            raw = await self._client.call("HMGET", self._keys.record(generation), *names)
+            state, token, upstream_id, at, usage, erased = ((v or b"").decode() for v in raw)
+            if not state or not State(state).is_closed:
+                return None
+            upstream = decode_upstream(upstream_id, at)
+            return Leftover(State(state), token, upstream, bool(usage), bool(erased))
 
     async def settle(
         self, generation: GenerationId, token: str, usage: dict[str, Any], *, is_estimate: bool
@@ -212,12 +224,8 @@ class GenerationStore:
         An estimate gives way to a figure. Returns whether it was written.
         Raises: StoreUnavailable.
         """
-        reply = await self._client.run(
-            self._settle,
-            [self._keys.record(generation)],
-            (token, encode_data(usage), "1" if is_estimate else ""),
-        )
-        return bool(reply)
+        estimate = "1" if is_estimate else ""
+        return bool(await self._note(self._settle, generation, token, encode_data(usage), estimate))
 
     async def erase(self, generation: GenerationId) -> str | None:
         """Delete it: hidden now, gone when its followers saw the end. Returns its worker, if any.
@@ -230,6 +238,14 @@ class GenerationStore:
         if outcome == b"absent":
             raise GenerationUnknown
         return _worker(token)
+
+    async def condemn(self, generation: GenerationId, failure: Failure) -> None:
+        """End one whose record cannot be read, by what its log says; then it can be read again.
+
+        Raises: GenerationUnknown, StoreUnavailable; RecordUnreadable, where its log is not one.
+        """
+        if not await self._run(self._condemn, generation, _draw(), _head(failure.data)):
+            raise GenerationUnknown
 
     async def secret(self, lifetime: timedelta) -> bytes:
         """Return the secret that keys derived ids, the same for every API process.
@@ -247,21 +263,26 @@ class GenerationStore:
         return bytes(secret)
 
     async def _close(
-        self, when: str, generation: GenerationId, closing: EventType, queued: bytes, running: bytes
+        self, generation: GenerationId, closing: EventType, when: str, *details: Argument
     ) -> Closed:
-        outcome, token, state = await self._run(
-            self._take_over_and_close, generation, _draw(), when, closing.value, queued, running
-        )
-        if outcome == b"absent":
-            raise GenerationUnknown
-        return Closed(State(state.decode()), _worker(token))
+        with reading_record():
+            outcome, token, state = await self._run(
+                self._take_over_and_close, generation, _draw(), when, closing.value, *details
+            )
+            if outcome == b"absent":
+                raise GenerationUnknown
+            return Closed(State(state.decode()), _worker(token))
 
-    async def _run(
-        self, script: Script, generation: GenerationId, *args: Argument
-    ) -> Sequence[Any]:
-        keys = [self._keys.record(generation), self._keys.log(generation)]
-        reply: Sequence[Any] = await self._client.run(script, keys, args)
-        return reply
+    async def _run(self, script: Script, generation: GenerationId, *args: Argument) -> Any:
+        """Run a script of record and log."""
+        with reading_record():
+            keys = [self._keys.record(generation), self._keys.log(generation)]
+            return await self._client.run(script, keys, args)
+
+    async def _note(self, script: Script, generation: GenerationId, *args: Argument) -> Any:
+        """Run a script of the record alone."""
+        with reading_record():
+            return await self._client.run(script, [self._keys.record(generation)], args)
 
 
 def _head(data: dict[str, Any]) -> bytes:
@@ -270,7 +291,7 @@ def _head(data: dict[str, Any]) -> bytes:
 
 
 def _worker(token: bytes) -> str | None:
-    return token.decode().partition("/")[0] or None
+    return token.decode(errors="replace").partition("/")[0] or None
 
 
 def _draw() -> int:

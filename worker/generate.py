@@ -16,14 +16,15 @@ from shared.errors import (
     GenerationUnknown,
     LogAbsent,
     LogClosed,
+    RecordUnreadable,
 )
 from shared.failures import WORKER_LOST
 from shared.generation import Record, State
 from shared.generation_store import Claim, ClaimOutcome
 from shared.queue import Lease
 from worker.attempts import Attempts, end_run
-from worker.log_writer import LogWriter
-from worker.outcome import Outcome
+from worker.log_writer import LogWriter, Refusal
+from worker.outcome import Outcome, condemn
 from worker.recovery import Plan, choose_resume, find_rungs, plan_attempt
 from worker.said import Said
 from worker.tools import Tools, insist
@@ -63,6 +64,16 @@ class Ownership:
     async def run(self) -> Outcome:
         """Return what is to be done with the job. Raises: StoreUnavailable."""
         try:
+            return await self._run()
+        except RecordUnreadable as error:
+            # Condemned, its record can be read again, and names the run that is to be ended.
+            await condemn(self._lease.generation, error, self._tools.store)
+            with suppress(RecordUnreadable):
+                await self._clear_up_after_others(None)
+            return Outcome.FINISHED
+
+    async def _run(self) -> Outcome:
+        try:
             record = await self._tools.store.record(self._lease.generation)
         except GenerationUnknown:
             return await self._clear_up_after_others(None)
@@ -75,9 +86,11 @@ class Ownership:
 
     async def _claim(self, record: Record) -> Outcome:
         generation, store = self._lease.generation, self._tools.store
-        plan = plan_attempt(record, self._tools.settings, default_model=self._tools.model)
-        if plan is None or not await self._can_go_on(record, plan):
-            await store.fail(generation, WORKER_LOST)
+        plan = await self._plan(record)
+        if plan is None:
+            failed = await store.fail(generation, WORKER_LOST, seen_epoch=record.epoch)
+            if not failed.state.is_closed:
+                return Outcome.NOT_MINE
             return await self._clear_up_after_others(record)
         if self._stopped is not None:
             if self._stopped is Outcome.FINISHED:
@@ -102,13 +115,17 @@ class Ownership:
             case ClaimOutcome.MOVED:
                 return Outcome.NOT_MINE
 
-    async def _can_go_on(self, record: Record, plan: Plan) -> bool:
-        """Whether a rung applies to what stands in the log, before an attempt is announced."""
-        if plan.is_first or plan.reset:
-            return True
+    async def _plan(self, record: Record) -> Plan | None:
+        """Return how to begin, by what stands in the log; None where only failing is left."""
+        plan = plan_attempt(record, self._tools.settings, default_model=self._tools.model)
+        if plan is None or plan.is_first or plan.reset:
+            return plan
         said = Said.read(await self._tools.read_answer(self._lease.generation))
         rungs = find_rungs(self._tools.settings, plan.model)
-        return choose_resume(rungs, said, record.surface, record.upstream) is not None
+        resume = choose_resume(rungs, said, record.surface, record.upstream)
+        if resume is None:
+            return None
+        return replace(plan, resume=resume, reset=resume == "restart")
 
     async def _is_lease_young(self) -> bool:
         """Whether the lease can be relied on for the claim; an old one is renewed first.
@@ -138,9 +155,9 @@ class Ownership:
                 return Outcome.PAUSE
             bound.info("attempt_ended")
             return await self._keep_watch(writer, attempts, None)
-        except (TimeoutError, AppendRefused) as end:
+        except (TimeoutError, AppendRefused, RecordUnreadable) as end:
             self._scope = None
-            refusal = end if isinstance(end, AppendRefused) else writer.refusal
+            refusal = writer.refusal if isinstance(end, TimeoutError) else end
             by = "message" if self._stopped else "deadline"
             bound.info("attempt_stopped", by=type(refusal).__name__ if refusal else by)
             return await self._let_go(writer, attempts, refusal)
@@ -153,7 +170,7 @@ class Ownership:
             writer.abandon()
 
     async def _let_go(
-        self, writer: LogWriter, attempts: Attempts, refusal: AppendRefused | None
+        self, writer: LogWriter, attempts: Attempts, refusal: Refusal | None
     ) -> Outcome:
         """Return what an ownership comes to that was ended from outside.
 
@@ -164,6 +181,10 @@ class Ownership:
             writer.abandon()  # or a run could be ended first and noted then
             await attempts.end_stray()
             return Outcome.GIVE_BACK if isinstance(refusal, ClaimLost) else Outcome.NOT_MINE
+        if isinstance(refusal, RecordUnreadable):
+            writer.abandon()
+            await attempts.clear_up(closed_by_another=False)
+            raise refusal
         if isinstance(refusal, LogAbsent):
             # There is no end to keep; what comes under the same name is another generation.
             await attempts.clear_up(closed_by_another=False)

@@ -19,17 +19,17 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.worker import Worker, func
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from shared.connections import Client
-from shared.errors import GenerationUnknown, StoreUnavailable
+from shared.connections import Client, is_garbage
+from shared.errors import GenerationUnknown, RecordUnreadable, StoreUnavailable
 from shared.failures import JOB_EXPIRED, JOB_UNDECODABLE, Failure
 from shared.ids import GenerationId
 from shared.keys import Keys
 from shared.queue import JOB_FUNCTION, Lease, Queue, decode_json, encode_json
 from worker.generate import Ownership
 from worker.lease import LeaseKeeper
-from worker.outcome import OWNER_LIFE, Outcome, carry_out
+from worker.outcome import OWNER_LIFE, Outcome, carry_out, condemn
 from worker.tools import STORE_RETRY_S, Tools
 
 MANY_TRIES: Final = 10**9
@@ -220,6 +220,16 @@ class GenerationWorker(Worker):
         self._outcomes[generation] = outcome
         self._pauses[generation] = owned.pause
 
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Run a job; one whose keys arq cannot even read is as one that it cannot decode."""
+        try:
+            await super().run_job(job_id, score)
+        except ResponseError as error:
+            if not is_garbage(error):
+                raise
+            await self._fail_unusable(job_id, JOB_UNDECODABLE)
+            await self.finish_job(job_id, True)
+
     async def finish_job(self, job_id: str, finish: bool, *_: Any) -> None:
         """Carry out the outcome of a job; one that was cancelled is handed over.
 
@@ -252,10 +262,13 @@ class GenerationWorker(Worker):
     async def _fail_unusable(self, job_id: str, failure: Failure) -> None:
         """End the log of a job that cannot run; the job itself goes with its outcome."""
         log.error("job_unusable", generation=job_id, code=failure.code)
+        generation, store = GenerationId(job_id), self._tools.store
         try:
-            await self._tools.store.fail(GenerationId(job_id), failure)
+            await store.fail(generation, failure)
         except GenerationUnknown:
             log.warning("job_dropped", generation=job_id, reason="no record")
+        except RecordUnreadable as error:
+            await condemn(generation, error, store)
         self._outcomes[job_id] = Outcome.FINISHED
 
     async def drain(self) -> None:

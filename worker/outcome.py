@@ -6,8 +6,10 @@ from typing import Final
 
 import structlog
 
-from shared.errors import GenerationUnknown
+from shared.errors import GenerationUnknown, RecordUnreadable
+from shared.failures import RECORD_UNREADABLE
 from shared.generation_store import GenerationStore
+from shared.ids import GenerationId
 from shared.queue import OFFER_DELAY, Lease, Queue
 
 OWNER_LIFE: Final = timedelta(days=1)
@@ -71,3 +73,15 @@ async def _drop(lease: Lease, store: GenerationStore, queue: Queue) -> None:
         return
     if not record.state.is_closed:
         await queue.release(lease.generation, lifetime=OWNER_LIFE)
+
+
+async def condemn(
+    generation: GenerationId, error: RecordUnreadable, store: GenerationStore
+) -> None:
+    """End a generation that cannot be read, if its log still can. Raises: StoreUnavailable."""
+    is_ended = True
+    try:
+        await store.condemn(generation, RECORD_UNREADABLE)
+    except (GenerationUnknown, RecordUnreadable):
+        is_ended = False
+    log.error("record_unreadable", generation=generation, reason=error.reason, is_ended=is_ended)

@@ -109,7 +109,8 @@ def choose_resume(
     """
     for rung in rungs:
         if rung == "reattach":
-            if run is not None:
+            # What was said of it may have been taken back: behind its position would be a hole.
+            if run is not None and (run.at is None or not said.is_empty):
                 return rung
             continue
         if said.is_empty:

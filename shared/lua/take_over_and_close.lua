@@ -5,12 +5,14 @@
 --       3 type, which is also the final state
 --       4 head of the data if the generation is queued: JSON up to and without `"prev"`
 --       5 the same if it is running
+--       6 epoch seen, to act only if nobody claimed it since; else ''
 -- Reply {closed | open | absent, owner token, final or present state}; `closed` also if it was before.
 local record = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'token', 'erased_at', 'deadline', 'retention_ms')
 local state, token = record[1], record[3] or ''
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if not state or not last or record[4] then return {'absent', '', ''} end
 if state ~= 'queued' and state ~= 'running' then return {'closed', token, state} end
+if ARGV[6] ~= '' and record[2] ~= ARGV[6] then return {'open', token, state} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[2] == 'deadline' and now < tonumber(record[5]) then return {'open', token, state} end

@@ -7,8 +7,9 @@ import pytest
 
 from shared.errors import GenerationUnknown
 from shared.events import Entry, EventType
+from shared.failures import WORKER_LOST
 from shared.generation import State
-from shared.generation_store import Claim, ClaimOutcome
+from shared.generation_store import Claim, ClaimOutcome, Closed
 from shared.ids import BEGINNING, EntryId, GenerationId, draw_generation_id
 from tests.support.fold import check_log
 from tests.support.stores import ORDER, Stores, tokens
@@ -202,3 +203,17 @@ async def test_data_of_started_may_hold_any_text(stores: Stores) -> None:
     entry: Entry = (await stores.log.read(generation, BEGINNING))[-1]
     assert json.loads(entry.data)["model"] == started["model"]
     assert (await stores.store.record(generation)).model == started["model"]
+
+
+async def test_a_failure_is_refused_once_somebody_claimed_it_since(stores: Stores) -> None:
+    """Compare and set, as the claim: who has it now may well go on."""
+    generation = await stores.create()
+    await stores.claim(generation, "w/1")
+    seen = (await stores.store.record(generation)).epoch
+    await stores.claim(generation, "w/2")
+    refused = await stores.store.fail(generation, WORKER_LOST, seen_epoch=seen)
+    assert refused == Closed(State.RUNNING, "w")
+    assert await stores.kinds(generation) == ["queued", "started", "started"]
+    held = (await stores.store.record(generation)).epoch
+    assert (await stores.store.fail(generation, WORKER_LOST, seen_epoch=held)).state is State.FAILED
+    check_log(await stores.entries(generation))

@@ -25,7 +25,7 @@ from shared.connections import Command
 from shared.errors import StoreUnavailable
 from shared.event_log import AppendReply, EventLog
 from shared.generation import Upstream
-from shared.generation_store import Claim, GenerationStore, Leftover
+from shared.generation_store import Claim, Closed, GenerationStore, Leftover
 from shared.ids import EntryId, GenerationId
 from shared.queue import Lease
 from tests.support.fold import Folded, fold_log
@@ -111,9 +111,10 @@ class ShakyLog(EventLog):
 
 
 class ShakyStore(GenerationStore):
-    """Lets something happen just before a claim; can be away when it comes to clearing up."""
+    """Lets something happen just before a claim, or a failure; can be away when clearing up."""
 
     before_claim: Callable[[], Awaitable[object]] | None = None
+    before_fail: Callable[[], Awaitable[object]] | None = None
     is_away = False
 
     async def claim(self, *args: Any, **named: Any) -> Claim:
@@ -121,6 +122,11 @@ class ShakyStore(GenerationStore):
             happens, self.before_claim = self.before_claim, None
             await happens()
         return await super().claim(*args, **named)
+
+    async def fail(self, *args: Any, **named: Any) -> Closed:
+        if self.before_fail is not None:
+            await self.before_fail()
+        return await super().fail(*args, **named)
 
     async def leftover(self, generation: GenerationId) -> Leftover | None:
         if self.is_away:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from shared.errors import GenerationUnknown, RecordUnreadable
+from shared.event_log import Question
 from shared.events import Entry, EventType
 from shared.failures import RECORD_UNREADABLE
 from shared.generation import State
-from shared.ids import GenerationId
+from shared.ids import BEGINNING, GenerationId
 from tests.support.fold import check_log
 from tests.support.stores import ORDER, Stores, tokens
 
@@ -210,3 +211,16 @@ async def test_one_garbled_record_spoils_no_other_command_of_a_round_trip(
     assert isinstance(replies[0], RecordUnreadable)
     assert not isinstance(replies[1], Exception)
     assert (await stores.store.record(other)).state is State.DONE
+
+
+@pytest.mark.parametrize("key", ["record", "log"])
+async def test_one_garbled_generation_spoils_no_other_view_of_a_round_trip(
+    stores: Stores, key: str
+) -> None:
+    """Readers of many logs ask together: each gets its own answer."""
+    spoilt, other = await stores.create(), await stores.create()
+    await make_list(stores, getattr(stores.keys, key)(spoilt))
+    asked = [Question(generation, BEGINNING) for generation in (spoilt, other)]
+    views = await stores.log.view_all(asked)
+    assert isinstance(views[0], RecordUnreadable)
+    assert views[1] == await stores.log.view(other)

@@ -43,7 +43,9 @@ class FaultyClient(Client):
         self._generation = generation
         self._moments = [await self._stores.snapshot(generation)]
 
-    async def try_all(self, commands: Iterable[Command]) -> list[Any]:
+    async def try_all(self, commands: Iterable[Command], *, atomic: bool = False) -> list[Any]:
+        if atomic:
+            return await super().try_all(commands, atomic=True)
         sent = list(commands)
         fault = next(self._faults, Fault("none"))
         self.met.append(fault)

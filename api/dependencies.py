@@ -1,5 +1,6 @@
 """What a route may ask for: the things its process holds open."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -14,7 +15,7 @@ from api.sse import Dialect
 from api.tail import Tail, TailSettings
 from shared.connections import Client
 from shared.errors import Draining, GenerationUnknown
-from shared.event_log import PAGE, EventLog, GenerationView
+from shared.event_log import EventLog, GenerationView, LogView
 from shared.generation_store import GenerationStore
 from shared.ids import EntryId, GenerationId
 from shared.queue import Queue
@@ -42,27 +43,30 @@ class Held:
 
     async def look(self, generation: GenerationId, cursor: EntryId) -> GenerationView:
         """As `view`, for who is about to follow: without entries where others follow the same log,
-        since its window has them, or is going to.
+        since its window has them, or will.
         """
         followed = self.hub.find(generation)
         if followed is None:
-            return await self.view(generation, cursor)
+            return await self._open(generation, lambda: self.history.look(generation, cursor))
         seen = followed.window.last_id
-        view = await self.view(generation, cursor, count=0)
+        view = await self._open(generation, lambda: self.history.look(generation, cursor, 0))
         followed.compare(seen, view.last_id)
         return view
 
-    async def view(
-        self, generation: GenerationId, cursor: EntryId, count: int = PAGE
-    ) -> GenerationView:
+    async def view(self, generation: GenerationId, cursor: EntryId) -> GenerationView:
         """Read record and log beyond `cursor`; one past its deadline is closed by whoever looks.
 
         Raises: GenerationUnknown, StoreUnavailable.
         """
-        view = await self.history.view(generation, cursor, count)
+        return await self._open(generation, lambda: self.event_log.view(generation, cursor))
+
+    async def _open(
+        self, generation: GenerationId, read: Callable[[], Awaitable[LogView]]
+    ) -> GenerationView:
+        view = await read()
         if view.record and view.record.is_overdue(datetime.now(UTC)):
             await self.store.expire(generation)
-            view = await self.history.view(generation, cursor, count)
+            view = await read()
         if view.record is None:
             raise GenerationUnknown
         return GenerationView(view.record, view.last_id, view.entries)

@@ -87,9 +87,9 @@ class FollowRoute:
             await found(scope, receive, send)
             return
         connection: Connection = scope["extensions"][CONNECTION]
-        await send(_START)
         wire = Wire(connection)
         try:
+            await send(_START)
             follower = Follower(held.tail(generation, NATIVE), wire, held.patience.heartbeat)
             serving = follower.serve(found, cursor)
             del found  # not kept while it waits

@@ -7,10 +7,8 @@ An answer is never older than its question.
 """
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from operator import attrgetter
 from typing import Final
 
 from api.followed import FollowedLog
@@ -36,35 +34,30 @@ class _Flight:
         self._error: Exception | None = None
 
     def ask(self, question: Question) -> None:
-        """Add a question. Two of one log become one that answers both."""
-        other = self.asked.get(question.generation, question)
-        self.asked[question.generation] = Question(
-            question.generation,
-            min(question.after, other.after),
-            max(question.limit, other.limit),
-        )
+        """Add a question. Two of one log become one without entries, which its window will have."""
+        if question.generation in self.asked:
+            question = Question(question.generation, limit=0)
+        self.asked[question.generation] = question
 
     async def fly(self, log: EventLog) -> None:
         """Get the answers."""
-        try:
-            views = await log.view_all(self.asked.values())
-            self._views = dict(zip(self.asked, views, strict=True))
-        except Exception as error:  # noqa: BLE001 - raised by each who asked
-            self._error = error
-        finally:
-            self.has_landed.set()
+        views = await log.view_all(self.asked.values())
+        self._views = dict(zip(self.asked, views, strict=True))
+        self.has_landed.set()
 
-    def answer(self, question: Question) -> LogView:
+    def fail(self, error: Exception) -> None:
+        """Let everybody know that there is no answer."""
+        self._error = error
+        self.has_landed.set()
+
+    def answer(self, generation: GenerationId) -> LogView:
         """Return what is known. Raises: what went wrong."""
-        view = self._error or self._views.get(question.generation)
+        view = self._error or self._views.get(generation)
         if view is None:
             raise StoreUnavailable("ended before it was asked")
         if isinstance(view, Exception):
             raise view
-        if self.asked[question.generation].after == question.after:
-            return view
-        start = bisect_right(view.entries, question.after, key=attrgetter("id"))
-        return LogView(view.record, view.last_id, view.entries[start:])
+        return view
 
 
 class History:
@@ -77,13 +70,12 @@ class History:
         self._next: _Flight | None = None
         self._flights: set[asyncio.Task[None]] = set()
 
-    async def view(self, generation: GenerationId, after: EntryId, count: int = PAGE) -> LogView:
-        """Return the record, the log's last id and the first entries beyond `after`.
+    async def look(self, generation: GenerationId, after: EntryId, limit: int = PAGE) -> LogView:
+        """Return the record, the log's last id and up to `limit` entries beyond `after`.
 
-        At most `count` of them; fewer, or none, where somebody else asked for an earlier place.
-        Raises: StoreUnavailable.
+        None of them where others ask for the same log. Raises: StoreUnavailable.
         """
-        question = Question(generation, after, count)
+        question = Question(generation, after, limit)
         flight = self._next
         if flight is None or len(flight.asked) >= AT_ONCE:
             flight = self._next = _Flight()
@@ -91,23 +83,25 @@ class History:
             self._flights.add(task)
             task.add_done_callback(self._flights.discard)
         flight.ask(question)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await flight.has_landed.wait()
-        except TimeoutError:
-            raise StoreUnavailable("too many ask for history") from None
-        return flight.answer(question)
+        await flight.has_landed.wait()
+        return flight.answer(generation)
 
     async def _start(self, flight: _Flight) -> None:
-        async with self._lanes:
+        try:
+            async with self._lane():
+                if self._next is flight:
+                    self._next = None
+                await flight.fly(self._log)
+        except Exception as error:  # noqa: BLE001 - raised by each who asked
+            flight.fail(error)
+        finally:
             if self._next is flight:
                 self._next = None
-            await flight.fly(self._log)
 
-    async def read(self, generation: GenerationId, after: EntryId) -> list[Entry]:
-        """Return the next entries beyond `after`. Raises: StoreUnavailable."""
+    async def read(self, generation: GenerationId, after: EntryId, until: EntryId) -> list[Entry]:
+        """Return the next entries beyond `after`, to `until` at most. Raises: StoreUnavailable."""
         async with self._lane():
-            return await self._log.read(generation, after)
+            return await self._log.read(generation, after, until)
 
     async def reach_back(self, followed: FollowedLog) -> None:
         """Have a log's window hold as much of what came before as it may; once for all followers.
@@ -125,11 +119,7 @@ class History:
     @asynccontextmanager
     async def _lane(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._lanes.acquire()
+            async with asyncio.timeout(PATIENCE_S), self._lanes:
+                yield
         except TimeoutError:
             raise StoreUnavailable("too many ask for history") from None
-        try:
-            yield
-        finally:
-            self._lanes.release()

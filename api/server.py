@@ -21,6 +21,9 @@ DRAIN_GRACE: Final = timedelta(seconds=1)
 """A draining process cuts clients that did not take its farewell within this."""
 
 
+GATHERED: Final = 64 * 1024
+"""Bytes that are gathered at most: a head, an opening and some history leave in one system call."""
+
 CONNECTION: Final = "rejoin.connection"
 """The name in a scope's `extensions` under which a route finds the connection it answers on."""
 
@@ -50,6 +53,15 @@ class ImpatientProtocol(HttpToolsProtocol):
         """Send bytes of a body as they are, past uvicorn's own framing."""
         self.transport.write(data)
 
+    def gather(self) -> None:
+        """Send what is written in this turn of the event loop at once, in its end."""
+        self.transport.set_write_buffer_limits(high=GATHERED)
+        self.loop.call_soon(self._tell_every_byte)
+
+    def _tell_every_byte(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits(high=0)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # ours
@@ -57,7 +69,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         # Told of every byte that does not leave at once; no frame is made while one is left.
-        transport.set_write_buffer_limits(high=0)
+        self._tell_every_byte()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

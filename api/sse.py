@@ -63,24 +63,32 @@ def join_texts(entries: Sequence[Entry]) -> list[Entry]:
 def _join_run(run: list[Entry]) -> Entry:
     if len(run) == 1:
         return run[0]
-    if all(_is_spliceable(entry.data) for entry in run):
-        data = _HEAD + b"".join([entry.data[len(_HEAD) : -len(_TAIL)] for entry in run]) + _TAIL
-    else:
-        data = encode_data({"text": "".join(decode_data(entry.data)["text"] for entry in run)})
-    return Entry(run[-1].id, run[-1].type, data)
+    return Entry(run[-1].id, run[-1].type, join_data([entry.data for entry in run]))
 
 
-def _is_spliceable(data: bytes) -> bool:
-    """Whether `data` is an object of `text` alone, as we write it: its inside can be joined as is.
+def join_data(texts: Sequence[bytes]) -> bytes:
+    """Return the data of one entry whose text is that of all these.
 
-    The escaped form of a joined text is the joined escaped forms. Within a string every quote has
-    a backslash before it, so that `","` can only stand between two members.
+    Without JSON, where each is an object of `text` alone as we write it: the escaped form of a
+    joined text is the joined escaped forms. Within a string every quote has a backslash before it,
+    so that a seam can only stand between two objects, and `","` only between two members.
     """
-    return data.startswith(_HEAD) and data.endswith(_TAIL) and b'","' not in data
+    whole = b"".join(texts)
+    joined = whole.replace(_SEAM, b"")
+    seams = len(whole) - len(joined)
+    if (
+        seams == len(_SEAM) * (len(texts) - 1)
+        and whole.startswith(_HEAD)
+        and whole.endswith(_TAIL)
+        and b'","' not in joined
+    ):
+        return joined
+    return encode_data({"text": "".join(decode_data(text)["text"] for text in texts)})
 
 
 _HEAD: Final = b'{"text":"'
 _TAIL: Final = b'"}'
+_SEAM: Final = _TAIL + _HEAD
 
 
 class Dialect(Protocol):

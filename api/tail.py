@@ -203,7 +203,8 @@ class Tail:
         if followed.is_shared and not followed.window.has_reached_back:
             await self._history.reach_back(followed)
             return b""
-        entries = await self._history.read(self._generation, self._cursor)
+        floor = followed.window.floor
+        entries = await self._history.read(self._generation, self._cursor, floor)
         if not entries:
             # Below the window's floor, yet nothing beyond the cursor: the log lost its end, or is
             # gone. The reader comes back with its cursor, and is told which.
@@ -251,7 +252,7 @@ class Tail:
 
     async def _look_again(self, followed: FollowedLog) -> LogView:
         seen = followed.window.last_id
-        view = await self._history.view(self._generation, self._cursor)
+        view = await self._history.look(self._generation, self._cursor)
         followed.compare(seen, view.last_id)
         return view
 

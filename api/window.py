@@ -13,13 +13,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from api.sse import Dialect, encode_history
+from api.sse import MAX_JOINED, Dialect, encode_history, join_data
 from shared.events import CLOSING, Entry, EventType, predecessor
 from shared.ids import EntryId, GenerationId
 
-ENTRY_COST: Final = 250
-"""Bytes an entry takes beside its data: its numbers here and its part of a block, on CPython 3.11.
-"""
+ENTRY_COST: Final = 120
+"""Bytes an entry takes beside its data, which is kept a second time in the frame of its block."""
 
 BLOCK: Final = 64
 """Entries of one epoch that are joined and framed together. A power of two."""
@@ -83,14 +82,18 @@ class Window:
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Add entries beyond `last_id`, and let the oldest go where they exceed the bound."""
+        if self._places and entries:
+            # The last block goes on.
+            for blocks in self._blocks.values():
+                blocks.pop(self._places[-1] & -BLOCK, None)
         for (epoch, seq), kind, data in entries:
             self._places.append(epoch << _SEQ_BITS | seq)
             self._types.append(kind)
             self._data.append(data)
-            self._bytes += len(data) + ENTRY_COST
+            self._bytes += _cost(data)
         drop = 0
         while self._bytes > self._max_bytes and drop < len(self._data) - 1:
-            self._bytes -= len(self._data[drop]) + ENTRY_COST
+            self._bytes -= _cost(self._data[drop])
             drop += 1
         if drop:
             self.floor = _id(self._places[drop - 1])
@@ -105,7 +108,7 @@ class Window:
             return False
         start = len(entries)
         while start:
-            cost = len(entries[start - 1].data) + ENTRY_COST
+            cost = _cost(entries[start - 1].data)
             if self._bytes + cost > self._max_bytes:
                 break
             self._bytes += cost
@@ -151,12 +154,9 @@ class Window:
         )
 
     def _frame(self, dialect: Dialect, start: int, end: int) -> bytes:
-        """Return the frames of entries of one block, kept if they are all that it will ever have.
-
-        The last block of the window may go on.
-        """
+        """Return the frames of entries of one block, kept for others if it begins with them."""
         place = self._places[start]
-        if place & (BLOCK - 1) or end == len(self._places):
+        if place & (BLOCK - 1):
             return self._encode(dialect, start, end)
         blocks = self._blocks.get(dialect.name)
         if blocks is None:
@@ -167,11 +167,21 @@ class Window:
         return frames
 
     def _encode(self, dialect: Dialect, start: int, end: int) -> bytes:
+        texts = self._data[start:end]
+        if self._types[start:end].count(EventType.TOKEN) == len(texts) and (
+            sum(map(len, texts)) <= MAX_JOINED
+        ):
+            joined = Entry(_id(self._places[end - 1]), EventType.TOKEN, join_data(texts))
+            return dialect.encode(self.generation, joined)
         entries = [self._entry(at) for at in range(start, end)]
         return encode_history(dialect, self.generation, entries)
 
     def _entry(self, at: int) -> Entry:
         return Entry(_id(self._places[at]), self._types[at], self._data[at])
+
+
+def _cost(data: bytes) -> int:
+    return 2 * len(data) + ENTRY_COST
 
 
 def _place(entry_id: EntryId) -> int:

@@ -32,6 +32,10 @@ class Connection(Protocol):
         """Send bytes of the body as they are."""
         ...
 
+    def gather(self) -> None:
+        """Send what is written in this turn of the event loop at once, in its end."""
+        ...
+
 
 def encode_chunk(frames: bytes) -> bytes:
     """Return `frames`, which are not empty, as they stand in a chunked body."""
@@ -49,6 +53,7 @@ class Wire:
         self.spoke_at = 0.0
         """When something was last written, by the event loop's clock."""
         connection.on_change = self.wake
+        connection.gather()
 
     @property
     def is_lost(self) -> bool:

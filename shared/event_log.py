@@ -169,15 +169,20 @@ class EventLog:
         return [_read_reply(reply) for reply in replies]
 
     async def read(
-        self, generation: GenerationId, after: EntryId, count: int = PAGE
+        self,
+        generation: GenerationId,
+        after: EntryId,
+        until: EntryId | None = None,
+        count: int = PAGE,
     ) -> list[Entry]:
-        """Return up to `count` entries beyond the cursor `after`, in order.
+        """Return up to `count` entries beyond the cursor `after`, in order, none beyond `until`.
 
         Raises: RecordUnreadable, StoreUnavailable.
         """
+        last = "+" if until is None else str(until)
         with reading_record():
             rows = await self._client.call(
-                "XRANGE", self._keys.log(generation), f"({after}", "+", "COUNT", count
+                "XRANGE", self._keys.log(generation), f"({after}", last, "COUNT", count
             )
             return [decode_entry(raw_id, fields) for raw_id, fields in rows]
 

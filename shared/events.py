@@ -88,7 +88,8 @@ def decode_entry(raw_id: bytes, fields: list[bytes] | dict[bytes, bytes]) -> Ent
     """Read one entry as Redis returns it: `[t, type, d, data]`, or the same as a dict."""
     if isinstance(fields, dict):
         return Entry(decode_entry_id(raw_id), _TYPES[fields[TYPE_FIELD]], fields[DATA_FIELD])
-    return Entry(decode_entry_id(raw_id), _TYPES[fields[1]], fields[3])
+    # As Entry(…), in half the time.
+    return tuple.__new__(Entry, (decode_entry_id(raw_id), _TYPES[fields[1]], fields[3]))
 
 
 def predecessor(entry: Entry) -> EntryId:

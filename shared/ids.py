@@ -83,4 +83,5 @@ def parse_entry_id(text: str) -> EntryId:
 def decode_entry_id(raw: bytes) -> EntryId:
     """Read an id that Redis itself wrote."""
     epoch, _, seq = raw.partition(b"-")
-    return EntryId(int(epoch), int(seq))
+    # As EntryId(…), in half the time: what a follower is given is decoded entry by entry.
+    return tuple.__new__(EntryId, (int(epoch), int(seq)))

@@ -1,11 +1,14 @@
-"""Run one API process: `python -m api`, configured by the environment."""
+"""Run the API: `python -m api`, configured by the environment."""
 
+import argparse
 import gc
+import os
 import resource
 import sys
 from typing import Final
 
 from api.app import create_app
+from api.processes import split
 from api.server import Server
 from api.settings import ApiSettings
 from shared.settings import LogSettings, RedisSettings, read_settings
@@ -25,18 +28,27 @@ def _allow_many_sockets() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _parse_arguments() -> None:
+    parser = argparse.ArgumentParser(prog="python -m api", description="Run the API.")
+    parser.add_argument("--processes", metavar="N", help="the same as API_PROCESSES=N")
+    if (processes := parser.parse_args().processes) is not None:
+        os.environ["API_PROCESSES"] = processes
+
+
 def main() -> None:
     """Read the settings, or say in one line what is wrong with them; serve until told to end."""
+    _parse_arguments()
     settings, redis = read_settings(ApiSettings), read_settings(RedisSettings)
     configure_logging(read_settings(LogSettings).level, "api")
     _allow_many_sockets()
+    sockets = split(settings) if settings.processes > 1 else None
     server = Server(create_app(settings, redis), settings)
     # What was imported stays: the collector need not look through it again and again. So does, for
     # long, what followers are made of: with the default of 700 a quarter of a storm went into that.
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
-    server.run()
+    server.run(sockets)
     if server.lifespan.error_occurred:
         sys.exit(1)
 

@@ -18,6 +18,12 @@ class ApiSettings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0: any free.")
+    processes: int = Field(
+        default=1,
+        ge=1,
+        description="Processes that share the port, one a core; above 1 on Linux only. Too small: "
+        "one core serves all followers. Too large: memory, and six connections of Redis for each.",
+    )
     allowed_origins: tuple[str, ...] = Field(
         default=(),
         description="Origins of other sites whose pages may use this API, as a JSON list: "
@@ -82,6 +88,8 @@ class ApiSettings(BaseSettings):
     def _check(self) -> Self:
         if self.send_timeout > self.retention:
             raise ValueError("API_SEND_TIMEOUT must not exceed API_RETENTION")
+        if self.processes > 1 and self.port == 0:
+            raise ValueError("API_PROCESSES above 1 needs an API_PORT that they can share, not 0")
         return self
 
     @property

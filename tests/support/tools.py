@@ -28,6 +28,8 @@ class Tool:
 TOOLS = (
     Tool("redis-server", "redis_server", "redis-server", lambda: shutil.which("redis-server")),
     Tool("Chromium", "browser", "chromium", find_chromium),
+    # No program, but what a platform cannot have is left out by name as well.
+    Tool("Linux", "linux", "", lambda: "/proc" if sys.platform == "linux" else None),
 )
 
 

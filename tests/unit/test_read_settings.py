@@ -16,6 +16,7 @@ from worker.settings import WorkerSettings
         (WorkerSettings, "WORKER_LEASE", "banana"),
         (ApiSettings, "API_ALLOWED_ORIGINS", "https://a.example"),
         (ApiSettings, "API_PORT", "70000"),
+        (ApiSettings, "API_PROCESSES", "0"),
         (RedisSettings, "REDIS_URL", "http://user:hidden@host"),
     ],
 )

@@ -111,6 +111,14 @@ def test_a_follower_is_cut_before_what_it_reads_is_gone() -> None:
         ApiSettings(send_timeout=2 * second, retention=second)
 
 
+def test_processes_that_share_a_port_need_one_that_is_named() -> None:
+    """Any free one would be another for each; the sentence names both settings."""
+    ApiSettings(processes=2, port=1)
+    ApiSettings(processes=1, port=0)
+    with pytest.raises(ValidationError, match=r"API_PROCESSES.*API_PORT"):
+        ApiSettings(processes=2, port=0)
+
+
 @pytest.mark.parametrize("name", ["a/b", "a b", "", "ä", "a\n"])
 def test_a_worker_name_that_would_break_its_tokens_is_refused(name: str) -> None:
     """The slash separates worker and lease; the name is part of a key."""

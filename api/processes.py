@@ -166,6 +166,8 @@ class _Parent:
 
     def _end(self) -> None:
         """Have all drain, as each does alone. Another parent may have the port from now on."""
+        if self._ending:
+            return
         self._ending = True
         self._due.clear()
         self._claims.close()
@@ -180,8 +182,10 @@ class _Parent:
             if (started := self._started.pop(pid, None)) is None:
                 continue  # adopted: we may be the first process of a container
             code = os.waitstatus_to_exitcode(status)
-            if code == STARTUP_FAILURE and pid in (self._first or ()) and not self._ending:
+            if code == STARTUP_FAILURE and pid in (self._first or ()):
                 self._end()
+            if -code in _TOLD:
+                code = 0  # told once more behind its drain, where Python has no handlers left
             if self._ending:
                 self._status = max(self._status, code if code >= 0 else 128 - code)
             else:

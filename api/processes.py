@@ -129,7 +129,7 @@ class _Parent:
             wait_s = max(0.0, min(self._due) - time.monotonic()) if self._due else _LONG_S
             told = signal.sigtimedwait({*_TOLD, signal.SIGCHLD}, wait_s)
             if told is not None and told.si_signo in _TOLD:
-                self._end()
+                self._end(signal.Signals(told.si_signo))
             self._bury()
         sys.exit(self._status)
 
@@ -160,19 +160,19 @@ class _Parent:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._pid:
             sys.exit(1)
+        # A terminal's Ctrl-C is handed on: told twice, uvicorn would not drain.
+        os.setpgid(0, 0)
         for told in _TOLD:  # until the server is there to drain
             signal.signal(told, lambda *_: sys.exit(0))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_TOLD, signal.SIGCHLD})
 
-    def _end(self) -> None:
+    def _end(self, told: signal.Signals) -> None:
         """Have all drain, as each does alone. Another parent may have the port from now on."""
-        if self._ending:
-            return
         self._ending = True
         self._due.clear()
         self._claims.close()
         for pid in self._started:
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, told)
 
     def _bury(self) -> None:
         while self._started:
@@ -183,7 +183,7 @@ class _Parent:
                 continue  # adopted: we may be the first process of a container
             code = os.waitstatus_to_exitcode(status)
             if code == STARTUP_FAILURE and pid in (self._first or ()):
-                self._end()
+                self._end(signal.SIGTERM)
             if -code in _TOLD:
                 code = 0  # told once more behind its drain, where Python has no handlers left
             if self._ending:

@@ -188,6 +188,12 @@ async def test_a_told_parent_has_all_processes_drain(
     assert "process_ended" not in own_pair.parent.output
 
 
+async def test_a_terminal_tells_the_parent_alone(pair: Pair) -> None:
+    """Ctrl-C goes to a whole process group; told by both, a process would not drain."""
+    pids = [pair.parent.pid, *pair.listening()]
+    assert len({os.getpgid(pid) for pid in pids}) == 3
+
+
 async def test_a_killed_parent_leaves_no_process(own_pair: Pair) -> None:
     """Nothing stays on the port that nobody watches: it can be had again."""
     pids = own_pair.listening()

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import chat, generations, health, problems
+from api import chat, generations, health, metrics, problems
 from api.admission import Admission
 from api.dependencies import Held
 from api.events import OPENAPI, OPENAPI_PATH, FollowRoute
@@ -125,7 +125,7 @@ def create_app(settings: ApiSettings, redis: RedisSettings) -> App:
     # No /docs: its page would be fetched from a foreign host; /openapi.json says the same.
     app = FastAPI(title="Rejoin", lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for module in (generations, chat, health):
+    for module in (generations, chat, health, metrics):
         app.include_router(module.router)
     app.openapi()["paths"][OPENAPI_PATH] = OPENAPI
     # Not a mount: one at "/" takes every path whose method is wrong before its route can say 405.

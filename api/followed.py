@@ -188,6 +188,11 @@ class FollowedLogs:
     def __len__(self) -> int:
         return len(self._logs)
 
+    @property
+    def followers(self) -> int:
+        """How many follow one of them."""
+        return sum(followed.followers for followed in self._logs.values())
+
     def keys(self) -> list[bytes]:
         """Return the keys of all followed logs."""
         return list(self._logs)

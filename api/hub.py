@@ -61,13 +61,27 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._sweep_asked = asyncio.Event()
         self.draining = asyncio.Event()
-        self.is_tracking = False
+        self._deaf = asyncio.Event()
+        self._deaf.set()
         self.is_polling = False
+        """Whether all logs are read again and again, since nobody tells which ones changed."""
+        self.losses = 0
+        """How often a tracked connection was lost."""
+
+    @property
+    def followers(self) -> int:
+        """How many follow a log."""
+        return self._logs.followers
 
     @property
     def followed(self) -> int:
         """How many logs are followed."""
         return len(self._logs)
+
+    @property
+    def is_tracking(self) -> bool:
+        """Whether Redis tells which logs change."""
+        return not self._deaf.is_set()
 
     @property
     def hears(self) -> bool:
@@ -117,7 +131,8 @@ class Hub:
         async with asyncio.TaskGroup() as tasks:
             own = (
                 tasks.create_task(self._sweep_forever(), name="hub sweep"),
-                tasks.create_task(self._read_forever(), name="hub read"),
+                tasks.create_task(self._track_forever(), name="hub tracking"),
+                tasks.create_task(self._poll_forever(), name="hub poll"),
                 tasks.create_task(self._beat_forever(), name="hub heartbeats"),
             )
             await asyncio.wait(own, return_when=asyncio.FIRST_COMPLETED)
@@ -130,22 +145,21 @@ class Hub:
             await asyncio.sleep(self._beat.total_seconds())
             self._logs.beat_all(self._loop.time())
 
-    async def _read_forever(self) -> None:
+    async def _track_forever(self) -> None:
         while True:
             try:
                 await self._run_tracked()
             except TrackingRefused as refusal:
                 log.warning("tracking_refused", reason=str(refusal))
-                self.is_polling = True
-                await self._run_polling(TRACKING_RETRY)
-                self.is_polling = False
+                await asyncio.sleep(TRACKING_RETRY.total_seconds())
             except (RedisError, OSError, RuntimeError) as error:
                 if not is_lost(error):
                     raise
                 if self.is_tracking:
                     log.warning("hub_lost_connection", reason=type(error).__name__)
-                self.is_tracking = False
-            await asyncio.sleep(RETRY_AFTER.total_seconds())
+                    self.losses += 1
+                self._deaf.set()
+                await asyncio.sleep(RETRY_AFTER.total_seconds())
 
     async def _run_tracked(self) -> None:
         if self._connect is None:
@@ -154,7 +168,8 @@ class Hub:
         try:
             await start_tracking(connection)
             log.info("tracking_started")
-            self.is_tracking = True
+            self._deaf.clear()
+            self.is_polling = False
             self._logs.mark_all_dirty()
             self._sweep_asked.set()
             # In a task of its own: a TaskGroup whose task fails leaves its parent counted as being
@@ -164,23 +179,29 @@ class Hub:
         finally:
             await connection.disconnect(nowait=True)
 
-    async def _run_polling(self, duration: timedelta) -> None:
-        """Read all followed logs again and again, where nobody tells which ones changed."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + duration.total_seconds()
-        while self._connect is None or loop.time() < until:
+    async def _poll_forever(self) -> None:
+        """Read all followed logs again and again, while nobody tells which ones changed."""
+        while True:
+            await self._deaf.wait()
             await asyncio.sleep(self._poll.total_seconds())
-            self._logs.mark_all_dirty()
-            while batch := self._logs.take_dirty():
-                try:
-                    replies = await self._client.try_all(
-                        self._logs.read_command(read) for read in batch
-                    )
-                except StoreUnavailable:
-                    break
-                for read, reply in zip(batch, replies, strict=True):
-                    if not isinstance(reply, Exception):
-                        self._logs.deliver(read, reply)
+            if self._deaf.is_set():
+                self._logs.mark_all_dirty()
+                is_served = await self._read_dirty()
+                self.is_polling = is_served and self._deaf.is_set()
+
+    async def _read_dirty(self) -> bool:
+        """Read what is dirty without tracking it. False if Redis is away."""
+        while batch := self._logs.take_dirty():
+            try:
+                replies = await self._client.try_all(
+                    self._logs.read_command(read) for read in batch
+                )
+            except StoreUnavailable:
+                return False
+            for read, reply in zip(batch, replies, strict=True):
+                if not isinstance(reply, Exception):
+                    self._logs.deliver(read, reply)
+        return True
 
     async def _sweep_forever(self) -> None:
         """Compare every followed log with what we saw: after a roll-back nothing new comes."""

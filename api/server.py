@@ -75,6 +75,8 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().connection_lost(exc)
         self._tell()
+        # All ways back to this connection end here: nothing of it waits for the collector.
+        self.parser = self.cycle = self.scope = None  # type: ignore[assignment]  # used no more
 
     def pause_writing(self) -> None:
         super().pause_writing()

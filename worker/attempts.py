@@ -119,6 +119,8 @@ class Attempts:
                 await self._forget()
             attempt = replace(attempt, resume=resume)
             await self._writer.put(Event(EventType.STARTED, attempt.started))
+            # Who was fenced while it waited or was frozen learns that here, before it pays again.
+            await self._writer.wait_written()
 
     async def clear_up(self, *, closed_by_another: bool) -> None:
         """End what the provider still does for a closed log, and settle what it cost."""

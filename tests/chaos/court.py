@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -12,7 +13,7 @@ from tests.chaos.faults import Faults
 from tests.chaos.fleet import Told, Workers
 from tests.chaos.lost import Past
 from tests.chaos.report import Report
-from tests.chaos.spoken import Call, outcomes_of
+from tests.chaos.spoken import Call, find_speakers, outcomes_of
 from tests.chaos.verdict import Evidence, judge
 from tests.support.api_client import ApiClient
 from tests.support.fold import log_events, position
@@ -141,7 +142,7 @@ class Court:
             pasts=pasts,
             undone=[past for past in pasts if self._may_be_undone(asked.generation, past, log)],
             cancelled_as=asked.cancelled_as,
-            lingering=self._find_lingering(asked),
+            lingering=self._find_lingering(asked, log),
             was_left_alone=self._was_left_alone(asked, record),
         )
 
@@ -166,7 +167,7 @@ class Court:
         writers = [worker for worker in self._workers.all if worker.name == past.writer]
         return not writers or any(writer.was_hit(since, until) for writer in writers)
 
-    def _find_lingering(self, asked: Asked) -> list[int]:
+    def _find_lingering(self, asked: Asked, log: Sequence[Any]) -> list[int]:
         """The calls that went on although the next attempt had asked: whoever made one should have
         learnt that it does not count, once it was awake and Redis was there.
         """
@@ -178,7 +179,12 @@ class Court:
             if hit[1] < inf
         ]
         calls = self._calls.get(request_key(ask.model, user(ask.prompt)), [])
+        said: list[Call] = []
+        with suppress(AssertionError):  # for the judge to say
+            said = find_speakers(ask, log, calls) if log else []
         for call, after in pairwise(call for call in calls if call["surface"] == "chat"):
+            if said and call is said[-1]:
+                continue  # It is the other that does not count.
             known_at = after["received_at"]
             for since, until in sorted([*asleep, *self._faults.outages]):
                 if since <= known_at + _LEARNT_WITHIN_S:

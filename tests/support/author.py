@@ -19,6 +19,7 @@ from shared.generation_store import ClaimOutcome, GenerationStore
 from shared.ids import EntryId, GenerationId, draw_generation_id
 from shared.keys import Keys
 from tests.support.fold import Entry as RawEntry
+from tests.support.fold import raw_entries
 
 _LIFE = timedelta(minutes=10)
 
@@ -134,10 +135,8 @@ class Author:
 
     async def raw(self) -> list[RawEntry]:
         """The whole raw log, for the oracles of tests.support.fold."""
-        rows: list[RawEntry] = await self._client.call(
-            "XRANGE", self._keys.log(self.generation), "-", "+"
-        )
-        return rows
+        rows = await self._client.call("XRANGE", self._keys.log(self.generation), "-", "+")
+        return raw_entries(rows)
 
     async def remember(self) -> Past:
         """Record and log as they are now."""

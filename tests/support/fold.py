@@ -25,6 +25,20 @@ RESET_ID = "0-0"
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 """One raw entry as redis-py's XRANGE gives it without decoding: (id, {b"t": …, b"d": …})."""
 
+
+def raw_entries(rows: Iterable[Any]) -> list[Entry]:
+    """Rows of XRANGE, whether redis-py made dicts of their fields or left them as they came."""
+    return [
+        (
+            row_id,
+            fields
+            if isinstance(fields, dict)
+            else dict(zip(fields[::2], fields[1::2], strict=True)),
+        )
+        for row_id, fields in rows
+    ]
+
+
 _ENTRY_ID = re.compile(r"(0|[1-9][0-9]*)-(0|[1-9][0-9]*)")
 
 

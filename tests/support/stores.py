@@ -20,6 +20,7 @@ from shared.generation_store import Claim, GenerationStore
 from shared.ids import EntryId, GenerationId, draw_generation_id
 from shared.keys import OWNER_PREFIX, Keys
 from shared.queue import Queue
+from tests.support.fold import raw_entries
 
 ORDER = Order(
     request={"messages": [{"role": "user", "content": "Hello"}], "model": "m"},
@@ -105,10 +106,7 @@ class Stores:
     async def entries(self, generation: GenerationId) -> list[RawEntry]:
         """The whole log as it lies there, in the shape `tests.support.fold` takes."""
         rows = await self.client.call("XRANGE", self.keys.log(generation), "-", "+")
-        return [
-            (raw_id, row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True)))
-            for raw_id, row in rows
-        ]
+        return raw_entries(rows)
 
     async def kinds(self, generation: GenerationId) -> list[str]:
         """The types of all entries, in order."""

@@ -22,7 +22,7 @@ from shared.generation_store import GenerationStore
 from shared.ids import GenerationId, draw_generation_id
 from shared.keys import JOB_PREFIX, OWNER_PREFIX, Keys
 from shared.queue import Queue
-from tests.support.fold import CLOSING_TYPES, Entry, Folded, fold_log
+from tests.support.fold import CLOSING_TYPES, Entry, Folded, fold_log, raw_entries
 from tests.support.processes import Process, free_port, open_process
 from tests.support.redis_server import RedisServer
 from tests.support.stack import SHORT_WATCH, WORKER_IS_UP, user, worker_environment
@@ -129,8 +129,7 @@ class Workshop:
 
     async def log(self, generation: GenerationId) -> list[Entry]:
         """The raw log."""
-        entries: list[Entry] = await self.connection.xrange(self.keys.log(generation))
-        return entries
+        return raw_entries(await self.connection.xrange(self.keys.log(generation)))
 
     async def types(self, generation: GenerationId) -> list[str]:
         """The types of all entries, in order."""
@@ -163,7 +162,7 @@ class Workshop:
 
         async def is_closed() -> bool:
             last = await self.connection.xrevrange(log, count=1)
-            return bool(last) and last[0][1][b"t"].decode() in CLOSING_TYPES
+            return bool(last) and raw_entries(last)[0][1][b"t"].decode() in CLOSING_TYPES
 
         await wait_until(is_closed, f"{generation} to be closed", timeout_s)
         return fold_log(await self.log(generation))

@@ -14,6 +14,7 @@ from tests.support.virtual_clock import pass_time
 from worker.outcome import Outcome
 
 ABC = [text("a"), text("b"), text("c"), ended("completed")]
+FAILED = ended("failed", error={"code": "server_error", "message": "oops"})
 LADDER = {"*": ("reattach", "continue", "restart")}
 
 
@@ -149,3 +150,22 @@ def test_a_record_that_is_garbled_while_it_is_written_is_ended_at_the_next_word(
         assert (await owning.stores.store.record(other)).state is State.QUEUED
 
     play_owning(server, act)
+
+
+# --- what is paid for --------------------------------------------------------------------------
+
+
+def test_who_was_fenced_while_it_paused_asks_nobody_again() -> None:
+    """It learns that from the log, not from the bill."""
+    server = RunServer([text("a"), FAILED], ABC, ABC)
+
+    async def act(owning: Owning) -> None:
+        generation = await owning.stores.create()
+        task = asyncio.create_task(owning.own(generation).run())
+        while "retrying" not in await owning.stores.kinds(generation):
+            await pass_time(timedelta(milliseconds=1))
+        await owning.stores.claim(generation, "v/1")
+        assert await task is Outcome.NOT_MINE
+        assert server.begun == ["resp_1"]
+
+    play_owning(server, act, retry_pause=timedelta(milliseconds=50))

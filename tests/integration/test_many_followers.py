@@ -1,0 +1,100 @@
+"""Thousands connect and are cut, again and again: everything of them is given back."""
+
+import resource
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from shared.connections import Client
+from tests.support.api_client import ApiClient
+from tests.support.author import Author, token
+from tests.support.follower import reset_on_close
+from tests.support.metrics import read_metrics
+from tests.support.processes import free_port, open_process
+from tests.support.redis_server import RedisServer
+from tests.support.wait import wait_until
+
+COUNT = 5_000
+LOGS = 50
+ROUNDS = 5
+PATIENCE_S = 30.0
+
+GROWS_BY = 1.5
+"""What the allocator keeps for so many may be divided otherwise the next time; five times as many
+connections that are not given back would take five times as much.
+"""
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * COUNT), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def connect_all(port: int, authors: Sequence[Author]) -> list[socket.socket]:
+    """Follow, each on a connection of its own, until each has its head and its history."""
+    sockets = []
+    for number in range(COUNT):
+        generation = authors[number % LOGS].generation
+        sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        sock.sendall(
+            b"GET /v1/generations/%b/events HTTP/1.1\r\nHost: x\r\n\r\n" % generation.encode()
+        )
+        sockets.append(sock)
+    for sock in sockets:
+        got = b""
+        while b"event: token" not in got:
+            read = sock.recv(4096)
+            assert read, got
+            got += read
+        assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    return sockets
+
+
+def cut_all(sockets: Sequence[socket.socket]) -> None:
+    """Half of them in order, half by a reset."""
+    for number, sock in enumerate(sockets):
+        if number % 2:
+            reset_on_close(sock)
+        sock.close()
+
+
+async def test_followers_that_are_cut_leave_nothing_behind(
+    valkey: RedisServer, client: Client
+) -> None:
+    """Tasks, sockets, places in the hub and memory are what they were."""
+    authors = [await Author.create(client) for _ in range(LOGS)]
+    for author in authors:
+        await author.claim()
+        await author.say(token("a"))
+    port = free_port()
+    api = ApiClient(f"http://127.0.0.1:{port}")
+    env = {"REDIS_URL": valkey.url, "API_PORT": str(port)}
+    async with open_process("api", env, f"{api.api_url}/healthz"):
+        before = await read_metrics(api)
+
+        used = []
+        with many_files():
+            for _ in range(ROUNDS):
+                sockets = connect_all(port, authors)
+                told = await read_metrics(api)
+                assert (told["rejoin_followers"], told["rejoin_followed_logs"]) == (COUNT, LOGS)
+                for author in authors:
+                    await author.say(token("b"))
+                cut_all(sockets)
+
+                async def is_as_before() -> bool:
+                    told = await read_metrics(api)
+                    names = ("rejoin_followers", "rejoin_followed_logs", "rejoin_tasks")
+                    return all(told[name] == before[name] for name in names) and (
+                        told["process_open_fds"] <= before["process_open_fds"] + 2
+                    )
+
+                await wait_until(is_as_before, "everything to be given back", PATIENCE_S)
+                used.append((await read_metrics(api))["process_resident_memory_bytes"])
+        base = before["process_resident_memory_bytes"]
+        assert used[-1] - base < GROWS_BY * (used[0] - base)

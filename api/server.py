@@ -24,6 +24,9 @@ DRAIN_GRACE: Final = timedelta(seconds=1)
 GATHERED: Final = 64 * 1024
 """Bytes that are gathered at most: a head, an opening and some history leave in one system call."""
 
+BACKLOG: Final = 8_192
+"""Connections that may wait to be taken: a storm of them is not told to try again in a second."""
+
 CONNECTION: Final = "rejoin.connection"
 """The name in a scope's `extensions` under which a route finds the connection it answers on."""
 
@@ -133,6 +136,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                backlog=BACKLOG,
                 timeout_graceful_shutdown=round(settings.drain.total_seconds()),
             )
         )

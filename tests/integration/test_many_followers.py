@@ -15,6 +15,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.wait import wait_until
 
 COUNT = 5_000
+AT_ONCE = 250
 LOGS = 50
 ROUNDS = 5
 PATIENCE_S = 30.0
@@ -37,22 +38,29 @@ def many_files() -> Iterator[None]:
 
 def connect_all(port: int, authors: Sequence[Author]) -> list[socket.socket]:
     """Follow, each on a connection of its own, until each has its head and its history."""
-    sockets = []
-    for number in range(COUNT):
-        generation = authors[number % LOGS].generation
-        sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
-        sock.sendall(
-            b"GET /v1/generations/%b/events HTTP/1.1\r\nHost: x\r\n\r\n" % generation.encode()
-        )
-        sockets.append(sock)
-    for sock in sockets:
-        got = b""
-        while b"event: token" not in got:
-            read = sock.recv(4096)
-            assert read, got
-            got += read
-        assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    sockets: list[socket.socket] = []
+    for start in range(0, COUNT, AT_ONCE):
+        batch = [_ask(port, authors, number) for number in range(start, start + AT_ONCE)]
+        for sock in batch:
+            _read_history(sock)
+        sockets += batch
     return sockets
+
+
+def _ask(port: int, authors: Sequence[Author], number: int) -> socket.socket:
+    path = f"/v1/generations/{authors[number % LOGS].generation}/events"
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return sock
+
+
+def _read_history(sock: socket.socket) -> None:
+    got = b""
+    while b"event: token" not in got:
+        read = sock.recv(4096)
+        assert read, got
+        got += read
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def cut_all(sockets: Sequence[socket.socket]) -> None:

@@ -14,7 +14,7 @@ def draw_chart(measured: str) -> bytes:
     """Return an SVG of what `latency.json` says. A line ends where an arm lost its readers."""
     series: list[dict[str, Any]] = json.loads(measured)["series"]
     loads = sorted({one["logs"] for one in series})
-    chart: Any = pygal.Line(
+    chart = pygal.Line(
         title=TITLE,
         logarithmic=True,
         style=CleanStyle,

@@ -59,19 +59,24 @@ def split(settings: ApiSettings) -> list[socket.socket]:
 
 @contextlib.contextmanager
 def claim(addresses: Iterable[Address]) -> Iterator[None]:
-    """Refuse addresses that somebody listens on, and any other claim on them until the end.
+    """Refuse addresses that somebody listens on, and keep all others off them until the end.
 
-    Sockets with SO_REUSEPORT let each other in, so a second parent must be kept out before it
-    makes any. A name in Linux' abstract namespace has one owner and dies with it.
+    Sockets with SO_REUSEPORT let each other in, those of a second parent too. So a parent listens
+    first without it, which Linux grants to one; beside that it binds what it keeps. As long as
+    this is bound, whoever comes without SO_REUSEPORT is refused, though nobody listens.
 
     Raises:
         OSError: they cannot be had.
     """
     with contextlib.ExitStack() as held:
         for family, address in addresses:
-            owned = held.enter_context(socket.socket(socket.AF_UNIX))
-            owned.bind(f"\0rejoin-api/{address[0]}/{address[1]}")
-            _bind(family, address, shared=False).close()
+            with _bind(family, address, shared=False) as first:
+                first.listen()
+                first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                kept = held.enter_context(_bind(family, address, shared=True))
+                # Bound by both for what an earlier process left in TIME_WAIT. From now on it would
+                # let in who means to listen later, and uvloop does not say where that fails.
+                kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         yield
 
 

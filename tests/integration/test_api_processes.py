@@ -226,12 +226,16 @@ async def test_a_port_that_somebody_else_has_is_refused() -> None:
             assert refused.output.count(TAKEN) == 1
 
 
-def test_two_parents_that_start_at_once_cannot_both_have_the_port() -> None:
-    """A claim holds before anybody listens, and ends with who made it."""
-    wanted = loopback(free_port())
-    with claim(wanted), pytest.raises(OSError, match=TAKEN), claim(wanted):
-        pass
-    with claim(wanted):
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_of_two_that_start_at_once_one_has_the_port(host: str) -> None:
+    """A claim holds before anybody listens, on every address, against one process too."""
+    port = free_port()
+    with claim(loopback(port)):
+        with pytest.raises(OSError, match=TAKEN), claim([(socket.AF_INET, (host, port))]):
+            pass
+        with pytest.raises(OSError, match=TAKEN):
+            socket.create_server((host, port))
+    with claim(loopback(port)):
         pass
 
 

@@ -1,5 +1,6 @@
 """`python -m api --processes 2`: one port, two processes, and nobody sees which one serves."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -15,7 +16,7 @@ from api.processes import PAUSE_S, Address, claim
 from shared.connections import Client
 from shared.generation import Surface
 from tests.conftest import PrivateServers
-from tests.support.api_client import ApiClient
+from tests.support.api_client import ApiClient, Reply
 from tests.support.follower import End, Follower
 from tests.support.process_table import children_of, process_state
 from tests.support.processes import Process, free_port, open_process
@@ -29,7 +30,7 @@ from tests.support.socket_table import (
     count_waiting,
 )
 from tests.support.stack import api_environment
-from tests.support.wait import wait_until
+from tests.support.wait import wait_until, within
 
 pytestmark = pytest.mark.linux
 
@@ -135,12 +136,23 @@ async def test_connections_are_spread_over_the_processes(pair: Pair) -> None:
         assert min(await pair.wait_spread(400)) >= 120
 
 
-async def test_a_killed_process_is_missed_by_nobody_and_replaced(pair: Pair) -> None:
-    """Once it is gone every request is served, and soon another listens in its place."""
+async def test_a_killed_process_keeps_nobody_waiting_and_is_replaced(pair: Pair) -> None:
+    """Who is at its door is sent away at once, all others are served before it is replaced."""
     killed, stays = pair.listening()
-    os.kill(killed, signal.SIGKILL)
-    await wait_gone(killed)
-    assert [(await pair.api.call("GET", "/healthz")).status for _ in range(40)] == [200] * 40
+    with contextlib.ExitStack() as stopped:
+        stopped.callback(pair.parent.thaw)
+        await freeze(killed)
+        asking = [asyncio.create_task(pair.api.call("GET", "/healthz")) for _ in range(40)]
+        await wait_until(lambda: count_waiting(pair.port, killed), "somebody at its door")
+        pair.parent.freeze()
+        os.kill(killed, signal.SIGKILL)
+        async with within(5, lambda: "somebody waits for a dead process"):
+            ends = await asyncio.gather(*asking, return_exceptions=True)
+            later = [await pair.api.call("GET", "/healthz") for _ in range(40)]
+    torn = [end for end in ends if isinstance(end, ConnectionError)]
+    assert torn
+    assert {end.status for end in later + ends if isinstance(end, Reply)} == {200}
+    assert len(torn) + sum(isinstance(end, Reply) for end in ends) == 40
 
     after = await pair.wait_both()
     assert stays in after
@@ -179,7 +191,8 @@ async def test_a_told_parent_has_all_processes_drain(
             followers.append(follower)
         assert min(await own_pair.wait_spread(40)) > 0
         own_pair.parent.signal(told)
-        farewells = [(await each.read_to_end())[-1].type for each in followers]
+        async with within(1, lambda: "not all responses ended"):
+            farewells = [(await each.read_to_end())[-1].type for each in followers]
 
     assert farewells == ["reconnect"] * 40
     assert {follower.end for follower in followers} == {End.CLEAN}
@@ -195,8 +208,9 @@ async def test_a_terminal_tells_the_parent_alone(pair: Pair) -> None:
 
 
 async def test_a_killed_parent_leaves_no_process(own_pair: Pair) -> None:
-    """Nothing stays on the port that nobody watches: it can be had again."""
+    """Not even one that hangs stays on a port that nobody watches: it can be had again."""
     pids = own_pair.listening()
+    await freeze(pids[0])
     own_pair.parent.kill()
     for pid in pids:
         await wait_gone(pid)

@@ -41,14 +41,14 @@ def main() -> None:
     settings, redis = read_settings(ApiSettings), read_settings(RedisSettings)
     configure_logging(read_settings(LogSettings).level, "api")
     _allow_many_sockets()
-    sockets = split(settings) if settings.processes > 1 else None
     server = Server(create_app(settings, redis), settings)
     # What was imported stays: the collector need not look through it again and again. So does, for
     # long, what followers are made of: with the default of 700 a quarter of a storm went into that.
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
-    server.run(sockets)
+    # Only now: several processes share in memory what was imported and built.
+    server.run(split(settings) if settings.processes > 1 else None)
     if server.lifespan.error_occurred:
         sys.exit(1)
 

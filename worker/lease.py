@@ -23,7 +23,7 @@ LOOP_HANGS_AFTER: Final = timedelta(seconds=10)
 LONGEST_RENEWAL: Final = timedelta(milliseconds=500)
 """A renewal that takes longer is tried anew on another connection: a dead one may say nothing."""
 
-RECONNECT_EVERY: Final = timedelta(milliseconds=250)
+RECONNECT_EVERY: Final = timedelta(milliseconds=100)
 """How often an unreachable Redis is tried: owners must be back before their marks run out."""
 
 log = structlog.get_logger()

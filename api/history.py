@@ -7,9 +7,9 @@ An answer is never older than its question.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from api.followed import FollowedLog
 from shared.errors import StoreUnavailable
@@ -68,7 +68,7 @@ class History:
         self._log = log
         self._lanes = asyncio.Semaphore(lanes)
         self._next: _Flight | None = None
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: set[asyncio.Task[Any]] = set()
 
     async def look(self, generation: GenerationId, after: EntryId, limit: int = PAGE) -> LogView:
         """Return the record, the log's last id and up to `limit` entries beyond `after`.
@@ -100,8 +100,7 @@ class History:
 
     async def read(self, generation: GenerationId, after: EntryId, until: EntryId) -> list[Entry]:
         """Return the next entries beyond `after`, to `until` at most. Raises: StoreUnavailable."""
-        async with self._lane():
-            return await self._log.read(generation, after, until)
+        return await self._apart(self._log.read(generation, after, until))
 
     async def reach_back(self, followed: FollowedLog) -> None:
         """Have a log's window hold as much of what came before as it may; once for all followers.
@@ -111,10 +110,27 @@ class History:
         window = followed.window
         async with followed.reaching_back:
             while not window.has_reached_back:
-                async with self._lane():
-                    page = await self._log.read_back(window.generation, window.floor)
+                page = await self._apart(self._log.read_back(window.generation, window.floor))
                 has_room = window.add_before(page)
                 window.has_reached_back = len(page) < PAGE or not has_room
+
+    async def _apart(self, reading: Coroutine[Any, Any, list[Entry]]) -> list[Entry]:
+        """Read in a task of its own, which a reader that leaves does not take along.
+
+        What is cancelled in the middle of an answer costs its connection.
+        """
+
+        async def read() -> list[Entry]:
+            try:
+                async with self._lane():
+                    return await reading
+            finally:
+                reading.close()
+
+        task = asyncio.create_task(read(), name="history")
+        self._flights.add(task)
+        task.add_done_callback(self._flights.discard)
+        return await asyncio.shield(task)
 
     @asynccontextmanager
     async def _lane(self) -> AsyncIterator[None]:

@@ -23,6 +23,7 @@ from tests.support.author import token
 from tests.support.cutting_proxy import open_cutting_proxy
 from tests.support.follower import Follower
 from tests.support.reading import Reading
+from tests.support.wait import wait_until
 
 AT_ONCE = 20
 """Logs that are being read at the same time."""
@@ -58,6 +59,10 @@ class HeldAtTheSwitch(Held):
         view = await Held.look(self, generation, cursor)
         if steps := self.at_switch.get(generation):
             await steps.pop(0)()
+            if (followed := self.hub.find(generation)) is not None:
+                # In company: what was said is in memory when the history has been told.
+                last_id = (await self.event_log.view(generation)).last_id
+                await wait_until(lambda: followed.window.last_id >= last_id, "the hub to read it")
         return view
 
     def tail(self, generation: GenerationId, dialect: Dialect) -> Tail:

@@ -44,6 +44,7 @@ async def test_followers_are_served_where_tracking_is_refused(
         await author.claim()
         async with api.follow(author.generation) as follower:
             await follower.read_until("started")
+            await wait_until(lambda: api.held.hub.is_polling, "the poller to take over")
             told = await read_metrics(api)
             assert (told["rejoin_tracking"], told["rejoin_polling"]) == (0, 1)
             assert (told["rejoin_followers"], told["rejoin_followed_logs"]) == (1, 1)

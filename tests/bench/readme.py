@@ -10,6 +10,7 @@ from tests.bench.lines import LINES
 README: Final = Path(__file__).parents[2] / "README.md"
 RESULTS: Final = Path(__file__).parent / "results"
 CHART: Final = Path(__file__).parent / "latency.svg"
+PICTURE: Final = "![Append to client against load](tests/bench/latency.svg)"
 BEGIN: Final = "<!-- bench: made by python -m tests.bench.readme -->"
 END: Final = "<!-- /bench -->"
 
@@ -28,12 +29,13 @@ def main() -> None:
         if result.exists():
             report = result.read_text(encoding="utf-8")
             reports[name] = report.replace("## ", "### ", 1).strip()
-    section = "\n\n".join(reports[name] for name in LINES if name in reports)
-    start, end = found.span(1)
-    README.write_text(f"{text[:start]}{section}\n{text[end:]}", encoding="utf-8")
     measured = RESULTS / "latency.json"
     if measured.exists():
         CHART.write_bytes(draw_chart(measured.read_text(encoding="utf-8")))
+    pictures = [PICTURE] if CHART.exists() else []
+    section = "\n\n".join([*pictures, *(reports[name] for name in LINES if name in reports)])
+    start, end = found.span(1)
+    README.write_text(f"{text[:start]}{section}\n{text[end:]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def draw_chart(measured: str) -> bytes:
     for arm in dict.fromkeys(one["arm"] for one in series):
         by_load = {one["logs"]: _p99_ms(one) for one in series if one["arm"] == arm}
         chart.add(arm.replace("*", "").replace("`", ""), [by_load.get(load) for load in loads])
-    return bytes(chart.render())
+    return str(chart.render()).encode()
 
 
 def _p99_ms(series: dict[str, Any]) -> float | None:

@@ -7,15 +7,17 @@ An answer is never older than its question.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from api.followed import FollowedLog
 from shared.errors import StoreUnavailable
 from shared.event_log import PAGE, EventLog, LogView, Question
 from shared.events import Entry
 from shared.ids import EntryId, GenerationId
+
+T = TypeVar("T")
 
 AT_ONCE: Final = 16
 """Questions of one flight: together they hold Redis up for some 2 ms at most."""
@@ -68,7 +70,8 @@ class History:
         self._log = log
         self._lanes = asyncio.Semaphore(lanes)
         self._next: _Flight | None = None
-        self._flights: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """The event loop alone would let go of them."""
 
     async def look(self, generation: GenerationId, after: EntryId, limit: int = PAGE) -> LogView:
         """Return the record, the log's last id and up to `limit` entries beyond `after`.
@@ -79,9 +82,7 @@ class History:
         flight = self._next
         if flight is None or len(flight.asked) >= AT_ONCE:
             flight = self._next = _Flight()
-            task = asyncio.create_task(self._start(flight), name="history")
-            self._flights.add(task)
-            task.add_done_callback(self._flights.discard)
+            self._begin(self._start(flight))
         flight.ask(question)
         await flight.has_landed.wait()
         return flight.answer(generation)
@@ -89,18 +90,20 @@ class History:
     async def _start(self, flight: _Flight) -> None:
         try:
             async with self._lane():
-                if self._next is flight:
-                    self._next = None
+                self._close(flight)
                 await flight.fly(self._log)
         except Exception as error:  # noqa: BLE001 - raised by each who asked
+            self._close(flight)
             flight.fail(error)
-        finally:
-            if self._next is flight:
-                self._next = None
+
+    def _close(self, flight: _Flight) -> None:
+        """Take nobody in any more."""
+        if self._next is flight:
+            self._next = None
 
     async def read(self, generation: GenerationId, after: EntryId, until: EntryId) -> list[Entry]:
         """Return the next entries beyond `after`, to `until` at most. Raises: StoreUnavailable."""
-        return await self._apart(self._log.read(generation, after, until))
+        return await self._apart(lambda: self._log.read(generation, after, until))
 
     async def reach_back(self, followed: FollowedLog) -> None:
         """Have a log's window hold as much of what came before as it may; once for all followers.
@@ -110,27 +113,29 @@ class History:
         window = followed.window
         async with followed.reaching_back:
             while not window.has_reached_back:
-                page = await self._apart(self._log.read_back(window.generation, window.floor))
+                page = await self._apart(
+                    lambda: self._log.read_back(window.generation, window.floor)
+                )
                 has_room = window.add_before(page)
                 window.has_reached_back = len(page) < PAGE or not has_room
 
-    async def _apart(self, reading: Coroutine[Any, Any, list[Entry]]) -> list[Entry]:
+    async def _apart(self, read: Callable[[], Awaitable[list[Entry]]]) -> list[Entry]:
         """Read in a task of its own, which a reader that leaves does not take along.
 
         What is cancelled in the middle of an answer costs its connection.
         """
 
-        async def read() -> list[Entry]:
-            try:
-                async with self._lane():
-                    return await reading
-            finally:
-                reading.close()
+        async def read_in_lane() -> list[Entry]:
+            async with self._lane():
+                return await read()
 
-        task = asyncio.create_task(read(), name="history")
-        self._flights.add(task)
-        task.add_done_callback(self._flights.discard)
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._begin(read_in_lane()))
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work, name="history")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     @asynccontextmanager
     async def _lane(self) -> AsyncIterator[None]:

@@ -12,8 +12,7 @@ compared with its last id, every five seconds whatever happened.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -95,17 +94,6 @@ class Hub:
     def _drain(self) -> None:
         self.draining.set()
         self._logs.notify_all()
-
-    @asynccontextmanager
-    async def follow(
-        self, generation: GenerationId, last_id: EntryId
-    ) -> AsyncIterator[FollowedLog]:
-        """As `join` and `leave`."""
-        followed = self.join(generation, last_id)
-        try:
-            yield followed
-        finally:
-            self.leave(followed)
 
     def join(self, generation: GenerationId, last_id: EntryId) -> FollowedLog:
         """Follow one log, of which `last_id` is known to exist; shared with its other followers."""

@@ -34,7 +34,7 @@ _SEQ_MASK: Final = 2**_SEQ_BITS - 1
 
 
 class Piece(NamedTuple):
-    """Entries in a row, framed. Without any it stands on its own end."""
+    """Entries in a row, framed."""
 
     stands_on: EntryId
     last_id: EntryId
@@ -73,7 +73,7 @@ class Window:
         self._types: list[EventType] = []
         self._data: list[bytes] = []
         self._blocks: dict[str, dict[int, bytes]] = {}
-        """Frames of whole blocks by dialect and by the place of their first entry."""
+        """Frames of blocks, as far as they go, by dialect and by the place of their first entry."""
 
     @property
     def last_id(self) -> EntryId:
@@ -168,6 +168,7 @@ class Window:
 
     def _encode(self, dialect: Dialect, start: int, end: int) -> bytes:
         texts = self._data[start:end]
+        # Nearly always: a tenth of the time that entries take which are made to be joined.
         if self._types[start:end].count(EventType.TOKEN) == len(texts) and (
             sum(map(len, texts)) <= MAX_JOINED
         ):

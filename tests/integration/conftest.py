@@ -2,6 +2,8 @@
 
 stack       the session's API and worker processes and Redis, emptied; the test's own stand-in
 api         an API inside this process over `valkey`, with default settings
+worker      a worker for all tests of a module
+shop        that worker over an emptied Redis, with a stand-in of the test's own
 client      our own client of `valkey`, for `tests.support.author`, which writes logs by hand
 
 Others are opened by the test: `tests.support.stack.open_stack`, to kill, freeze and configure;
@@ -18,6 +20,7 @@ from pydantic import SecretStr
 
 from shared.connections import Client, open_connection
 from shared.settings import RedisSettings
+from tests.conftest import PrivateServers
 from tests.support.api_process import ApiProcess, open_api
 from tests.support.leaks import check_keys
 from tests.support.processes import Process, free_port
@@ -31,6 +34,7 @@ from tests.support.stack import (
     worker_environment,
 )
 from tests.support.wait import wait_until_blocking
+from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
 
 _START_TIMEOUT_S = 30.0
 
@@ -115,3 +119,19 @@ async def api(valkey: RedisServer) -> AsyncIterator[ApiProcess]:
     """An API in this process, over the session's private valkey-server."""
     async with open_api(valkey.url) as api:
         yield api
+
+
+@pytest.fixture(scope="module")
+def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
+    """One worker for all tests of a module, with default settings unless the module has its own."""
+    with run_worker(private_servers.emptied("valkey").url) as worker:
+        yield worker
+
+
+@pytest.fixture
+async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Workshop]:
+    """That worker over an empty Redis, with a model that was asked nothing yet."""
+    async with open_model(worker.model_port) as model, open_workshop(valkey, model) as shop:
+        yield shop
+        await shop.wait_idle()
+    assert worker.process.running, worker.process.output

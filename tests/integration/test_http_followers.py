@@ -14,7 +14,7 @@ from tests.support.leaks import pending_tasks
 from tests.support.reading import Reading
 from tests.support.redis_server import RedisServer
 from tests.support.wait import wait_until
-from tests.support.windows import read_all
+from tests.support.windows import following, read_all
 
 LARGE = "x" * 50_000
 ENTRIES = 120
@@ -139,7 +139,7 @@ async def test_a_slow_follower_holds_no_more_memory_than_the_window(
             for _ in range(ENTRIES):
                 await author.say(token(LARGE))
                 await quick.read_until("token")
-            async with api.held.hub.follow(author.generation, BEGINNING) as log:
+            with following(api.held.hub, author.generation, BEGINNING) as log:
                 kept = read_all(log.window, log.window.floor) or []
             assert sum(len(event.data) for event in kept) <= window + len(LARGE)
             await author.close()

@@ -23,6 +23,7 @@ from tests.support.redis_server import RedisServer, open_redis_server
 from tests.support.sse_reader import SseReader
 from tests.support.stack import expected_text, open_stack
 from tests.support.wait import wait_until, within
+from tests.support.windows import following
 
 HEARTBEAT_EVERY = timedelta(seconds=0.1)
 
@@ -137,7 +138,7 @@ async def test_the_hub_comes_back_when_it_was_cut_in_the_middle_of_a_write(
 ) -> None:
     """Redis dies in the very turn of the loop in which the hub asks it: no task waits for ever."""
     author = await Author.create(client)
-    async with api.held.hub.follow(author.generation, BEGINNING):
+    with following(api.held.hub, author.generation, BEGINNING):
         redis.kill()
         await wait_until(lambda: not api.held.hub.is_tracking, "the hub to notice")
         await redis.start()

@@ -19,6 +19,7 @@ from tests.support.fold import fold, fold_log
 from tests.support.metrics import read_metrics
 from tests.support.redis_server import RedisServer
 from tests.support.wait import wait_until
+from tests.support.windows import following
 
 POLL = timedelta(seconds=0.02)
 
@@ -82,7 +83,7 @@ async def test_logs_are_polled_while_no_tracked_connection_can_be_had(client: Cl
     author = await Author.create(client)
     running = asyncio.create_task(hub.run())
     try:
-        async with hub.follow(author.generation, BEGINNING) as followed:
+        with following(hub, author.generation, BEGINNING) as followed:
             await author.claim()
             await author.say(token("a"))
             last = parse_entry_id(author.last_id)

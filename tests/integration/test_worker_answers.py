@@ -1,6 +1,6 @@
 """What the model says is what the log holds: through a real worker, over real sockets."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,9 +8,8 @@ import pytest
 from shared.generation import State, Surface
 from tests.conftest import PrivateServers
 from tests.support.fold import Folded
-from tests.support.redis_server import RedisServer
-from tests.support.stack import MODEL, expected_text, open_model, user
-from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
+from tests.support.stack import MODEL, expected_text, user
+from tests.support.workshop import SharedWorker, Workshop, run_worker
 from worker.standin import Outcome, Script, compose
 
 MAX_OUTPUT = 16 * 1024
@@ -22,15 +21,6 @@ def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
     url = private_servers.emptied("valkey").url
     with run_worker(url, max_output=str(MAX_OUTPUT)) as worker:
         yield worker
-
-
-@pytest.fixture
-async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Workshop]:
-    """That worker over an empty Redis, with a model that was asked nothing yet."""
-    async with open_model(worker.model_port) as model, open_workshop(valkey, model) as shop:
-        yield shop
-        await shop.wait_idle()
-    assert worker.process.running, worker.process.output
 
 
 async def run(shop: Workshop, prompt: str, **options: Any) -> Folded:

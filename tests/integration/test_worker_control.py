@@ -1,41 +1,20 @@
 """What reaches a worker from outside while it runs: work, cancels, deletions, deadlines."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from shared.generation import State
 from shared.ids import GenerationId
-from tests.conftest import PrivateServers
 from tests.support.processes import Process
-from tests.support.redis_server import RedisServer
-from tests.support.stack import expected_text, expected_tokens, open_model
+from tests.support.stack import expected_text, expected_tokens
 from tests.support.wait import wait_until, within
-from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
+from tests.support.workshop import SharedWorker, Workshop
 from worker.standin import Ledger, Outcome
 
 # DESIGN says at once, measured as some milliseconds; the rest is slack for a busy machine. Far
 # below the 30 s of silence after which the worker would give the provider up by itself.
 AT_ONCE_S = 1.0
-
-
-@pytest.fixture(scope="module")
-def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
-    """One worker for all tests here, as patient as by default."""
-    with run_worker(private_servers.emptied("valkey").url) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Workshop]:
-    """That worker over an empty Redis, with a model that was asked nothing yet."""
-    async with open_model(worker.model_port) as model, open_workshop(valkey, model) as shop:
-        yield shop
-        await shop.wait_idle()
-    assert worker.process.running, worker.process.output
 
 
 async def accept_silent(shop: Workshop, **options: Any) -> GenerationId:

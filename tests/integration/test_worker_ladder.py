@@ -1,7 +1,7 @@
 """What follows a failed attempt: retries before the first token, then the recovery ladder."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,10 +10,9 @@ from shared.generation import Surface
 from shared.ids import GenerationId
 from tests.conftest import PrivateServers
 from tests.support.fold import log_events
-from tests.support.redis_server import RedisServer
-from tests.support.stack import expected_text, open_model
+from tests.support.stack import expected_text
 from tests.support.wait import wait_until
-from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
+from tests.support.workshop import SharedWorker, Workshop, run_worker
 from worker.standin import Outcome
 
 # Short pauses, so that the tests are; who waits longer for a provider gives its slot back.
@@ -27,15 +26,6 @@ def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
     url = private_servers.emptied("valkey").url
     with run_worker(url, ladder=CONTINUE, **QUICK) as worker:
         yield worker
-
-
-@pytest.fixture
-async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Workshop]:
-    """That worker over an empty Redis, with a model that was asked nothing yet."""
-    async with open_model(worker.model_port) as model, open_workshop(valkey, model) as shop:
-        yield shop
-        await shop.wait_idle()
-    assert worker.process.running, worker.process.output
 
 
 async def data_of(shop: Workshop, generation: GenerationId, kind: str) -> list[dict[str, Any]]:

@@ -2,18 +2,14 @@
 the one that it belongs to ends, with a code.
 """
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 
 from shared.ids import GenerationId
 from shared.keys import JOB_PREFIX, OWNER_PREFIX, RETRY_PREFIX
-from tests.conftest import PrivateServers
 from tests.support.neighbour import Neighbour, check_alive, logged
-from tests.support.redis_server import RedisServer
-from tests.support.stack import expected_text, open_model
+from tests.support.stack import expected_text
 from tests.support.wait import wait_until
-from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
+from tests.support.workshop import SharedWorker, Workshop
 
 GARBAGE = {
     **{"request": "not JSON", "state": "dancing", "epoch": "x", "deadline": ""},
@@ -23,22 +19,6 @@ FAILS = ("poll_failed", "lease_renewal_failed")
 NO_IDS = [b"", b"not an id", b"\x00\n", b"}{*?[", b"x" * 100_000, b"\xff\xfe"]
 NOISE = [b"", b"cancel", b"dance", b"\x00\xff\xfe", b"cancel \xff", b"cancel gen_unknown"]
 FLOOD = [b"x" * 8_000_000, *NOISE * 200]
-
-
-@pytest.fixture(scope="module")
-def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
-    """One worker for all tests here."""
-    with run_worker(private_servers.emptied("valkey").url) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Workshop]:
-    """That worker over an empty Redis, with a model that was asked nothing yet."""
-    async with open_model(worker.model_port) as model, open_workshop(valkey, model) as shop:
-        yield shop
-        await shop.wait_idle()
-    assert worker.process.running, worker.process.output
 
 
 async def make_list(shop: Workshop, key: str) -> None:

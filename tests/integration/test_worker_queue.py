@@ -3,7 +3,6 @@
 import inspect
 import json
 import pickle
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,9 @@ import pytest
 
 from shared.ids import GenerationId, draw_generation_id
 from shared.keys import JOB_PREFIX, OWNER_PREFIX, RETRY_PREFIX
-from tests.conftest import PrivateServers
-from tests.support.redis_server import RedisServer
-from tests.support.stack import expected_text, open_model
+from tests.support.stack import expected_text
 from tests.support.wait import wait_until
-from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
-
-
-@pytest.fixture(scope="module")
-def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
-    """One worker for all tests here."""
-    with run_worker(private_servers.emptied("valkey").url) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Workshop]:
-    """That worker over an empty Redis, with a model that was asked nothing yet."""
-    async with open_model(worker.model_port) as model, open_workshop(valkey, model) as shop:
-        yield shop
-        await shop.wait_idle()
-    assert worker.process.running, worker.process.output
+from tests.support.workshop import SharedWorker, Workshop
 
 
 async def fail_job(shop: Workshop, job: bytes | None) -> dict[str, Any]:

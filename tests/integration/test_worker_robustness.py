@@ -5,40 +5,23 @@ What somebody else wrote into our keys is in test_worker_poison.py; what a worke
 that cannot be read, or has no record, in test_worker_queue.py.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
 from shared.ids import GenerationId, draw_generation_id
 from shared.keys import RETRY_PREFIX
-from tests.conftest import PrivateServers
 from tests.support.neighbour import Neighbour, check_alive, logged
 from tests.support.processes import Process
-from tests.support.redis_server import RedisServer, open_redis_server
+from tests.support.redis_server import open_redis_server
 from tests.support.stack import expected_text, open_model, user
 from tests.support.stores import ORDER
 from tests.support.wait import wait_until
-from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
+from tests.support.workshop import Workshop, open_workshop
 
 AT_ONCE_S = 2.0
 """Measured as some milliseconds; the rest is slack. Below the five seconds of a promise."""
-
-
-@pytest.fixture(scope="module")
-def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
-    """One worker for all tests here that leave their Redis alive."""
-    with run_worker(private_servers.emptied("valkey").url) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Workshop]:
-    """That worker over an empty Redis, with a model that was asked nothing yet."""
-    async with open_model(worker.model_port) as model, open_workshop(valkey, model) as shop:
-        yield shop
-        await shop.wait_idle()
-    assert worker.process.running, worker.process.output
 
 
 Own = tuple[Workshop, Process]

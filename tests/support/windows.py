@@ -1,9 +1,24 @@
-"""What a follower is given from a window."""
+"""A log that is followed, and what a follower is given from its window."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from api.followed import FollowedLog
+from api.hub import Hub
 from api.sse import NATIVE, Dialect
 from api.window import Window
-from shared.ids import EntryId
+from shared.ids import EntryId, GenerationId
 from tests.support.sse_reader import Event, SseReader
+
+
+@contextmanager
+def following(hub: Hub, generation: GenerationId, last_id: EntryId) -> Iterator[FollowedLog]:
+    """Follow one log, of which `last_id` is known to exist."""
+    followed = hub.join(generation, last_id)
+    try:
+        yield followed
+    finally:
+        hub.leave(followed)
 
 
 def read_all(window: Window, cursor: EntryId, dialect: Dialect = NATIVE) -> list[Event] | None:

@@ -205,7 +205,7 @@ async def test_what_the_other_api_cannot_say_is_asked_as_ever(shop: Workshop) ->
 
 async def test_a_draining_worker_leaves_the_answer_to_go_on(shop: Workshop) -> None:
     """Handed over on SIGTERM, it is not asked again."""
-    prompt = "[standin tokens=80 pace=40] Drained"
+    prompt = "[standin tokens=200 pace=40] Drained"
     async with shop.open_worker(**REATTACH, drain="0.1") as old:
         generation = await shop.accept(prompt)
         await wait_entries(shop, generation, "token", 5)

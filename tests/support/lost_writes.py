@@ -46,7 +46,7 @@ PROMPTS: Final = {
     "deleted": "[standin tokens=400 pace=25] Deleted",
     "claimed": "[standin tokens=60 pace=25 vary=1] Claimed",
     "claimed_silent": "[standin tokens=40 pace=80 stall_after=20 times=1 vary=1] Claimed, silent",
-    "created": "[standin tokens=50 pace=25 vary=1] Created",
+    "created": "[standin tokens=120 pace=25 vary=1] Created",
     "orphaned": "[standin tokens=90 pace=40 stall_after=70 times=1 vary=1] Orphaned",
 }
 STALLED: Final = {"silent": 40, "claimed_silent": 20, "orphaned": 70}

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.bench.line import Line, Result, Scale
 from tests.bench.summary import percentile, spread
-from tests.bench.wire import first_token_time, post
+from tests.bench.wire import Ask, first_token_time, post
 from tests.support.api_client import ApiClient
 from tests.support.processes import free_port, open_process
 from tests.support.redis_server import open_redis_server
@@ -127,9 +127,10 @@ async def _cancel_one(api: str, prompt: str) -> Moments:
     generation = json.loads(answer.partition(b"\r\n\r\n")[2])["id"]
     url = f"{api}/v1/generations/{generation}"
     end = b"event: cancelled"
-    follower = asyncio.create_task(first_token_time("GET", f"{url}/events", token=end, end=end))
+    events = Ask("GET", f"{url}/events")
+    follower = asyncio.create_task(first_token_time(events, token=end, end=end))
     try:
-        await first_token_time("GET", f"{url}/events", token=b"event: token", end=b"event: token")
+        await first_token_time(events, token=b"event: token", end=b"event: token")
         await asyncio.sleep(random.uniform(0, _SOMEWHERE_S))
         sent_at = time.time()
         head, _, body = (await post(f"{url}/cancel", {})).partition(b"\r\n\r\n")

@@ -1,8 +1,8 @@
 """How long a model's first token is on its way to the client, and what the queue adds before it.
 
-Everything is a process of its own and speaks over sockets. The arms take turns, one generation
-each, so that whatever else the machine does befalls all alike. Both ends of a token's way are
-read from the same clock: the stand-in writes down when the token left it.
+The arms take turns, one generation each, so that whatever else the machine does befalls all
+alike. Both ends of a token's way are read from the same clock: the stand-in writes down when the
+token left it.
 """
 
 import asyncio
@@ -10,17 +10,17 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.bench.line import Line, Result, Scale
+from tests.bench.stacks import Stack, open_stacks
 from tests.bench.summary import spread
-from tests.bench.wire import first_token_time, post
+from tests.bench.wire import first_token_time
 from tests.support.api_client import ApiClient
-from tests.support.processes import Process, free_port, open_process
-from tests.support.redis_server import open_redis_server
-from tests.support.stack import MODEL, WORKER_IS_UP, api_environment, user, worker_environment
+from tests.support.processes import Process
+from tests.support.stack import MODEL, user
 from worker.standin import request_key
 
 MODEL_THINKS_MS = 50
@@ -47,11 +47,9 @@ class Sample:
 
 @dataclass(slots=True)
 class Arm:
-    """One way to build it: how to ask, and what came."""
+    """One way to build it, and what came."""
 
-    name: str
-    ask: Callable[[str], Awaitable[float]]
-    """Runs one generation to its end and returns when its first token was there."""
+    stack: Stack
     pause_s: float
     """Before a request there is a pause of up to so long."""
     runs: list[list[Sample]] = field(default_factory=list)
@@ -71,65 +69,21 @@ class Bench:
         return Counter(event["by"] for event in events)
 
 
-async def _ask_rejoin(api: str, prompt: str) -> float:
-    answer = await post(f"{api}/v1/generations", {"prompt": prompt})
-    path = json.loads(answer.partition(b"\r\n\r\n")[2])["events_url"]
-    return await first_token_time("GET", api + path, token=b"event: token", end=b"event: done")
-
-
-async def _ask_arq(api: str, prompt: str) -> float:
-    answer = await post(f"{api}/generations", {"prompt": prompt})
-    generation = json.loads(answer.partition(b"\r\n\r\n")[2])["id"]
-    url = f"{api}/generations/{generation}/events"
-    return await first_token_time("GET", url, token=b"event: token", end=b"event: done")
-
-
-async def _ask_directly(api: str, prompt: str) -> float:
+async def _read(stack: Stack, prompt: str) -> float:
     return await first_token_time(
-        "POST", f"{api}/chat", token=b"event: token", end=b"event: done", body={"prompt": prompt}
+        await stack.begin(prompt), token=b"event: token", end=b"event: done"
     )
 
 
 @asynccontextmanager
 async def _open_bench() -> AsyncIterator[Bench]:
-    """Start the model, two Redis, and the processes of every arm."""
-    async with AsyncExitStack() as exits:
-
-        async def start(module: str, env: dict[str, str], ready: str) -> Process:
-            return await exits.enter_async_context(open_process(module, env, ready))
-
-        standin, rejoin, usual, direct = (f"http://127.0.0.1:{free_port()}" for _ in range(4))
-        ours, theirs = [
-            (await exits.enter_async_context(open_redis_server())).url for _ in range(2)
-        ]
-        base_url = f"{standin}/v1"
-        openai = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-test"}
-        await start("worker.standin", {"STANDIN_PORT": _port(standin)}, f"{standin}/healthz")
-        api_env = api_environment(ours, int(_port(rejoin)), {})
-        await start("api", api_env, f"{rejoin}/healthz")
-        worker_env = worker_environment(ours, base_url, {"LOG_LEVEL": "debug"})
-        worker = await start("worker", worker_env, WORKER_IS_UP)
-        arq_env = {"REDIS_URL": theirs, **openai}
-        baselines = "tests.bench.baselines"
-        await start(f"{baselines}.arq_worker", arq_env, "worker started")
-        usual_env = {**arq_env, "PORT": _port(usual)}
-        await start(f"{baselines}.arq_api", usual_env, f"{usual}/healthz")
-        direct_env = {**openai, "PORT": _port(direct)}
-        await start(f"{baselines}.direct_api", direct_env, f"{direct}/healthz")
+    async with open_stacks(ours={"LOG_LEVEL": "debug"}, theirs={}) as stacks:
         arms = [
-            Arm("direct: no queue, nothing to resume", lambda p: _ask_directly(direct, p), 0.05),
-            Arm("**Rejoin**", lambda p: _ask_rejoin(rejoin, p), 0.05),
-            Arm(
-                "arq as it comes + one XREAD per client",
-                lambda p: _ask_arq(usual, p),
-                _ARQ_POLLS_EVERY_S,
-            ),
+            Arm(stacks.direct, 0.05),
+            Arm(stacks.rejoin, 0.05),
+            Arm(stacks.usual, _ARQ_POLLS_EVERY_S),
         ]
-        yield Bench(arms, ApiClient(standin), worker)
-
-
-def _port(url: str) -> str:
-    return url.rpartition(":")[2]
+        yield Bench(arms, ApiClient(stacks.model_url), stacks.rejoin.processes["worker"])
 
 
 async def _run(bench: Bench, name: str, count: int) -> list[list[Sample]]:
@@ -138,10 +92,10 @@ async def _run(bench: Bench, name: str, count: int) -> list[list[Sample]]:
     for number in range(count):
         for arm, times in zip(bench.arms, taken, strict=True):
             prompt = f"[standin tokens=5 pace=500 first_token_ms={MODEL_THINKS_MS}] {name} {number}"
-            prompt = f"{prompt} {arm.name}"
+            prompt = f"{prompt} {arm.stack.name}"
             await asyncio.sleep(random.uniform(0, arm.pause_s))
             asked_at = time.time()
-            times.append((prompt, asked_at, await arm.ask(prompt)))
+            times.append((prompt, asked_at, await _read(arm.stack, prompt)))
     ledger = (await bench.standin.call("GET", "/ledger")).json["requests"]
     by_key = {request["key"]: request for request in ledger}
     return [[_sample(by_key[request_key(MODEL, user(p))], a, f) for p, a, f in t] for t in taken]
@@ -175,7 +129,7 @@ async def measure(scale: Scale) -> Result:
             f"request → first token (model: {MODEL_THINKS_MS})",
         ],
         rows=[
-            [arm.name, *(_cell(arm, what) for what in ("on_its_way", "until_asked", "whole"))]
+            [arm.stack.name, *(_cell(arm, what) for what in ("on_its_way", "until_asked", "whole"))]
             for arm in bench.arms
         ],
         notes=[
@@ -187,7 +141,9 @@ async def measure(scale: Scale) -> Result:
         data={
             "leases": dict(leases),
             "arms": {
-                arm.name: [[[s.on_its_way, s.until_asked, s.whole] for s in r] for r in arm.runs]
+                arm.stack.name: [
+                    [[s.on_its_way, s.until_asked, s.whole] for s in r] for r in arm.runs
+                ]
                 for arm in bench.arms
             },
         },

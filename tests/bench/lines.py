@@ -8,6 +8,7 @@ from tests.bench import (
     pick_up,
     recovery,
     throughput,
+    token_cost,
 )
 from tests.bench.delivery import (
     capacity,
@@ -24,6 +25,7 @@ LINES = {
     for line in (
         first_token.LINE,
         throughput.LINE,
+        token_cost.LINE,
         append_cost.LINE,
         generations.LINE,
         recovery.LINE,

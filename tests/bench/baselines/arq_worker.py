@@ -34,9 +34,12 @@ async def generate(ctx: dict[str, Any], generation: str, prompt: str) -> None:
 
 
 async def main() -> None:
-    """Run with arq's own defaults, its poll of 0.5 s among them."""
+    """Run with arq's own defaults, its poll of 0.5 s among them; only its slots can be told."""
     worker = Worker(
-        functions=[generate], on_startup=start_up, redis_settings=RedisSettings.from_dsn(URL)
+        functions=[generate],
+        on_startup=start_up,
+        redis_settings=RedisSettings.from_dsn(URL),
+        max_jobs=int(os.environ.get("MAX_JOBS", "10")),
     )
     await worker.async_run()
 

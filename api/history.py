@@ -31,12 +31,16 @@ class _Flight:
 
     def __init__(self) -> None:
         self.asked: dict[GenerationId, Question] = {}
+        self.wanted: set[GenerationId] = set()
+        """Logs of which somebody asked for entries."""
         self.has_landed = asyncio.Event()
         self._views: dict[GenerationId, LogView | Exception] = {}
         self._error: Exception | None = None
 
     def ask(self, question: Question) -> None:
         """Add a question. Two of one log become one without entries, which its window will have."""
+        if question.limit:
+            self.wanted.add(question.generation)
         if question.generation in self.asked:
             question = Question(question.generation, limit=0)
         self.asked[question.generation] = question
@@ -70,20 +74,24 @@ class History:
         self._log = log
         self._lanes = asyncio.Semaphore(lanes)
         self._next: _Flight | None = None
+        self._wanted: set[GenerationId] = set()
+        """Whose entries are on their way to somebody."""
         self._tasks: set[asyncio.Task[Any]] = set()
         """The event loop alone would let go of them."""
 
     async def look(self, generation: GenerationId, after: EntryId, limit: int = PAGE) -> LogView:
         """Return the record, the log's last id and up to `limit` entries beyond `after`.
 
-        None of them where others ask for the same log. Raises: StoreUnavailable.
+        None of them where others ask for the same log, or are being answered: its window will have
+        them. Raises: StoreUnavailable.
         """
-        question = Question(generation, after, limit)
+        question = Question(generation, after, 0 if generation in self._wanted else limit)
         flight = self._next
         if flight is None or len(flight.asked) >= AT_ONCE:
             flight = self._next = _Flight()
             self._begin(self._start(flight))
         flight.ask(question)
+        self._wanted |= flight.wanted
         await flight.has_landed.wait()
         return flight.answer(generation)
 
@@ -95,6 +103,8 @@ class History:
         except Exception as error:  # noqa: BLE001 - raised by each who asked
             self._close(flight)
             flight.fail(error)
+        finally:
+            self._wanted -= flight.wanted
 
     def _close(self, flight: _Flight) -> None:
         """Take nobody in any more."""

@@ -27,6 +27,7 @@ from redis.exceptions import (
 
 from shared.errors import CursorMalformed, RecordUnreadable, StoreUnavailable
 from shared.scripts import Script
+from shared.sending import send_in_place
 from shared.settings import RedisSettings
 
 Argument = str | bytes | int
@@ -231,6 +232,7 @@ async def open_connection(
         retry_on_error=[ConnectionError, OSError],
         **_options(settings, name, block),
     )
+    send_in_place(pool)
     connection = redis.asyncio.Redis(connection_pool=pool)
     for command in _RANGES:
         connection.set_response_callback(command, _as_it_is)  # type: ignore[arg-type]  # half typed

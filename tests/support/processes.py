@@ -131,7 +131,11 @@ class Process:
 
     async def wait(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> int:
         """Wait for the end and return the exit status."""
-        await wait_until(lambda: not self.running, f"{self} to end", timeout_s)
+        try:
+            await wait_until(lambda: not self.running, f"{self} to end", timeout_s)
+        except AssertionError as error:
+            error.add_note(self.output)
+            raise
         return self._popen.wait()
 
     async def wait_logged(self, text: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> str:

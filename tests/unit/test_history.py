@@ -103,6 +103,31 @@ def test_who_asks_while_others_are_asked_for_goes_together() -> None:
     play(act)
 
 
+def test_entries_are_on_their_way_to_one_at_a_time() -> None:
+    """Whoever asks meanwhile, in whatever round trip, is told where the log stands."""
+
+    async def act(scene: Scene) -> None:
+        generation, _ = await scene.create("a")
+        history = History(scene.log, lanes=2)
+        for _ in range(2):
+            scene.log.gate.clear()
+            tasks = []
+            for _ in range(2):
+                tasks.append(asyncio.create_task(history.look(generation, BEGINNING)))
+                await next_turn()
+            scene.log.gate.set()
+            views = await asyncio.gather(*tasks)
+            assert [len(view.entries) for view in views] == [3, 0]
+            assert views[0].last_id == views[1].last_id
+        assert len(scene.log.flights) == 4
+        # Two in one round trip are both sent to the window, and leave nothing behind.
+        for wanted in ([0, 0], [3]):
+            looks = [history.look(generation, BEGINNING) for _ in wanted]
+            assert [len(view.entries) for view in await asyncio.gather(*looks)] == wanted
+
+    play(act)
+
+
 def test_an_answer_is_not_older_than_its_question() -> None:
     """Who asks while a read is under way is not given what that brings."""
 

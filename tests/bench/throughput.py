@@ -31,13 +31,13 @@ class Load:
     tokens_quick: int
     our_rounds: int
     """Answers that our worker gives in each slot, one after the other, where the plain loop gives
-    one: a run should take either of them five seconds."""
+    one: a turn should last for seconds with either of them."""
 
 
 LOADS = (
-    Load("as fast as it can", 0, at_once=50, tokens=2_000, tokens_quick=800, our_rounds=3),
+    Load("as fast as it can", 0, at_once=50, tokens=1_000, tokens_quick=400, our_rounds=3),
     # More than either can carry, but no token comes before its time.
-    Load("200 tokens/s", 200, at_once=200, tokens=1_000, tokens_quick=400, our_rounds=1),
+    Load("200 tokens/s", 200, at_once=200, tokens=500, tokens_quick=200, our_rounds=1),
 )
 
 _WARM_UP_TOKENS = 20

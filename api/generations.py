@@ -74,7 +74,7 @@ async def delete(generation_id: str, request: Request, process: Process) -> None
 async def _tell(process: Held, worker: str, generation: GenerationId) -> None:
     """Have the worker stop at once; a message that is lost is made good by its next look."""
     with contextlib.suppress(StoreUnavailable):
-        await process.queue.tell(worker, f"cancel {generation}")
+        await process.queue.recall(generation, worker)
 
 
 async def _snapshot(process: Held, generation: GenerationId) -> Snapshot:

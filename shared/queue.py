@@ -105,6 +105,17 @@ class Queue:
 
     async def release(self, generation: GenerationId, *, lifetime: timedelta) -> None:
         """Make the job due now and wake a worker; one that somebody owns is left alone."""
+        await self._make_due(generation, _job(generation), lifetime)
+
+    async def recall(self, generation: GenerationId, worker: str) -> None:
+        """Have `worker`, which held it last, stop a generation that was closed.
+
+        A job that waits for its time is made due, so that somebody clears up after it now.
+        """
+        await self.tell(worker, f"cancel {generation}")
+        await self._make_due(generation, b"", timedelta(0))
+
+    async def _make_due(self, generation: GenerationId, job: bytes, lifetime: timedelta) -> None:
         await self._run(
             self._release,
             [
@@ -113,7 +124,7 @@ class Queue:
                 OWNER_PREFIX + generation,
                 self._keys.wake,
             ],
-            (generation, _job(generation), to_ms(lifetime), WAKE_LENGTH),
+            (generation, job, to_ms(lifetime), WAKE_LENGTH),
         )
 
     async def lease(

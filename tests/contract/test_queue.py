@@ -115,6 +115,34 @@ async def test_release_does_not_give_up_a_place_in_the_line(stores: Stores) -> N
     assert int(await stores.client.call("ZSCORE", stores.keys.queue, generation)) == 1000
 
 
+async def test_recall_makes_a_job_due_that_waits_for_its_time(stores: Stores) -> None:
+    """Its generation has ended: what is left to clear up is not left until then."""
+    generation = await released(stores)
+    lease = await take_one(stores)
+    await stores.queue.give_back(lease, timedelta(minutes=10))
+    await stores.client.call("DEL", stores.keys.wake)
+    await stores.queue.recall(generation, "w")
+    assert await wakes(stores) == [generation]
+    assert (await take_one(stores)).generation == generation
+
+
+async def test_recall_makes_no_job(stores: Stores) -> None:
+    """One that was finished, or that somebody owns, stays as it is; its worker is told."""
+    finished, owned = await released(stores), await released(stores)
+    first, second = await take_one(stores), await take_one(stores)
+    await stores.queue.finish(first if first.generation == finished else second)
+    await stores.client.call("DEL", stores.keys.wake)
+    score = await stores.client.call("ZSCORE", stores.keys.queue, owned)
+    for generation in (finished, owned):
+        await stores.queue.recall(generation, "w")
+    assert await stores.queue.length() == 1
+    assert await stores.client.call("EXISTS", JOB_PREFIX + finished) == 0
+    assert await stores.client.call("ZSCORE", stores.keys.queue, owned) == score
+    assert await wakes(stores) == []
+    told = await stores.client.call("LRANGE", stores.keys.control("w"), 0, -1)
+    assert told == [f"cancel {owned}".encode(), f"cancel {finished}".encode()]
+
+
 @pytest.mark.parametrize("marked", [False, True])
 async def test_release_never_touches_an_owned_job(stores: Stores, marked: bool) -> None:
     """Neither its lease nor its owner changes, marked or not, and nobody is woken for it."""

@@ -281,3 +281,20 @@ async def test_when_attempts_run_out_the_answer_is_ended(shop: Workshop) -> None
     assert folded.closing_data["code"] == "provider_truncated"
     assert expected_text(prompt).startswith(folded.text)
     assert only_request(shop).outcome is Outcome.CANCELLED
+
+
+async def test_a_cancel_in_a_long_pause_ends_the_run_at_once(shop: Workshop) -> None:
+    """It waits for its provider in no slot, but what it asked for goes on, and is paid for."""
+    prompt = "[standin tokens=3000 pace=20 cut_after=5 retrieve_status=429 retry_after=600] Pause"
+    async with shop.open_worker(**REATTACH, retry_pause="0.05", max_retry_pause="2"):
+        generation = await shop.accept(prompt)
+        await shop.wait_type(generation, "retrying")
+
+        async def is_let_go() -> bool:
+            return await shop.owner(generation) is None
+
+        await wait_until(is_let_go, "the job to be given back")
+        assert only_request(shop).outcome is Outcome.OPEN
+        await shop.cancel(generation)
+        await wait_until(lambda: only_request(shop).outcome is Outcome.CANCELLED, "the run's end")
+        await shop.wait_idle()

@@ -116,7 +116,7 @@ class Workshop:
         """Cancel as the API does: close the log, then tell its worker."""
         closed = await self.store.cancel(generation)
         if closed.worker:
-            await self.queue.tell(closed.worker, f"cancel {generation}")
+            await self.queue.recall(generation, closed.worker)
 
     async def make_due(self, generation: GenerationId) -> None:
         """Have a waiting or lapsing job due now: time passes because the test moves its score."""

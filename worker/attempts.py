@@ -124,11 +124,10 @@ class Attempts:
 
     async def clear_up(self, *, closed_by_another: bool) -> None:
         """End what the provider still does for a closed log, and settle what it cost."""
-        usage = self._usage
         await self._wait_named()
-        if self._run is not None:
-            usage = await end_run(self._tools, self._run) or usage
-        if closed_by_another:
+        run_cost = await end_run(self._tools, self._run) if self._run is not None else None
+        if closed_by_another or run_cost is not None:
+            usage = run_cost or self._usage
             cost = usage or self._said.estimate_usage(self._record.request)
             settle, is_estimate = self._tools.store.settle, usage is None
             name = self._writer.generation

@@ -1,6 +1,5 @@
 """An answer that goes on at its provider: the next attempt reads on behind what the log has."""
 
-import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,12 +9,11 @@ from shared.ids import GenerationId
 from tests.support.api_client import ApiClient
 from tests.support.fold import Folded
 from tests.support.redis_server import RedisServer
+from tests.support.runs import REATTACH, only_request, wait_entries
 from tests.support.stack import MODEL, expected_text, open_model, user
-from tests.support.wait import wait_until
 from tests.support.workshop import Workshop, open_workshop
-from worker.standin import Entry, Outcome, compose
+from worker.standin import Outcome, compose
 
-REATTACH = {"ladder": json.dumps({"*": ["reattach", "continue", "restart"]})}
 QUICK_MARK = {**REATTACH, "mark": "0.3"}
 
 
@@ -26,15 +24,6 @@ async def shop(valkey: RedisServer) -> AsyncIterator[Workshop]:
         yield shop
         await shop.wait_idle()
         assert shop.standin.ledger.running == 0, "a run goes on that nobody reads"
-
-
-async def wait_entries(shop: Workshop, generation: GenerationId, kind: str, count: int) -> None:
-    """Wait until the log holds that many entries of a kind."""
-
-    async def are_there() -> bool:
-        return (await shop.types(generation)).count(kind) >= count
-
-    await wait_until(are_there, f"{count} {kind} entries in the log")
 
 
 async def killed_after(
@@ -53,12 +42,6 @@ async def recovered(shop: Workshop, generation: GenerationId) -> Folded:
     async with shop.open_worker(**QUICK_MARK):
         await shop.make_due(generation)
         return await shop.ended(generation)
-
-
-def only_request(shop: Workshop) -> Entry:
-    """The one request that the model had: nothing is paid for twice."""
-    (entry,) = shop.standin.ledger.entries
-    return entry
 
 
 @pytest.mark.parametrize(
@@ -217,31 +200,6 @@ async def test_a_draining_worker_leaves_the_answer_to_go_on(shop: Workshop) -> N
     assert (await shop.record(generation)).handovers == 1
 
 
-async def test_a_cancel_ends_the_answer_at_its_provider(shop: Workshop) -> None:
-    """A closed connection would not: it is cancelled by its name, and its cost is settled."""
-    async with shop.open_worker(**REATTACH):
-        generation = await shop.accept("[standin tokens=400 pace=40] Cancelled")
-        await wait_entries(shop, generation, "token", 5)
-        await shop.cancel(generation)
-        await shop.ended(generation)
-    entry = only_request(shop)
-    assert entry.outcome is Outcome.CANCELLED
-    usage = (await shop.record(generation)).usage
-    assert usage is not None
-    assert usage["completion_tokens"] == entry.tokens_generated
-    assert "estimated" not in usage
-
-
-async def test_a_cancel_before_the_answer_has_a_name_ends_it_too(shop: Workshop) -> None:
-    """The provider began when it was asked; its first event may be late."""
-    async with shop.open_worker(**REATTACH):
-        generation = await shop.accept("[standin tokens=400 pace=40 start_ms=700] Unnamed")
-        await wait_until(lambda: shop.standin.ledger.running == 1, "the model to be asked")
-        await shop.cancel(generation)
-        await shop.ended(generation)
-        assert only_request(shop).outcome is Outcome.CANCELLED
-
-
 @pytest.mark.parametrize("way", ["cancel", "erase"])
 async def test_an_orphans_answer_is_ended_by_whoever_finds_it(shop: Workshop, way: str) -> None:
     """Its worker is dead: the next owner of the job ends it, that of a deleted generation too."""
@@ -259,42 +217,3 @@ async def test_an_orphans_answer_is_ended_by_whoever_finds_it(shop: Workshop, wa
         assert record.state is State.CANCELLED
         assert record.usage is not None
         assert record.usage["completion_tokens"] == only_request(shop).tokens_generated
-
-
-async def test_an_answer_that_grows_too_large_is_ended(shop: Workshop) -> None:
-    """Nobody pays for what nobody may keep."""
-    async with shop.open_worker(**REATTACH, max_output="200"):
-        generation = await shop.accept("[standin tokens=900 pace=100 kind=plain] Large")
-        folded = await shop.ended(generation)
-    assert folded.closing_data is not None
-    assert folded.closing_data["code"] == "output_too_large"
-    assert only_request(shop).outcome is Outcome.CANCELLED
-
-
-async def test_when_attempts_run_out_the_answer_is_ended(shop: Workshop) -> None:
-    """Failing for good leaves nothing that goes on."""
-    prompt = "[standin tokens=900 pace=100 cut_after=3] Cut"
-    async with shop.open_worker(**REATTACH, retry_pause="0.05"):
-        generation = await shop.accept(prompt)
-        folded = await shop.ended(generation)
-    assert folded.closing_data is not None
-    assert folded.closing_data["code"] == "provider_truncated"
-    assert expected_text(prompt).startswith(folded.text)
-    assert only_request(shop).outcome is Outcome.CANCELLED
-
-
-async def test_a_cancel_in_a_long_pause_ends_the_run_at_once(shop: Workshop) -> None:
-    """It waits for its provider in no slot, but what it asked for goes on, and is paid for."""
-    prompt = "[standin tokens=3000 pace=20 cut_after=5 retrieve_status=429 retry_after=600] Pause"
-    async with shop.open_worker(**REATTACH, retry_pause="0.05", max_retry_pause="2"):
-        generation = await shop.accept(prompt)
-        await shop.wait_type(generation, "retrying")
-
-        async def is_let_go() -> bool:
-            return await shop.owner(generation) is None
-
-        await wait_until(is_let_go, "the job to be given back")
-        assert only_request(shop).outcome is Outcome.OPEN
-        await shop.cancel(generation)
-        await wait_until(lambda: only_request(shop).outcome is Outcome.CANCELLED, "the run's end")
-        await shop.wait_idle()

@@ -31,7 +31,7 @@ def check_judge(calm: Evidence) -> int:
 
     Raises: AssertionError, one went unnoticed, or what is right was refused.
     """
-    for right in (calm, _sent_away_behind_a_reset(calm)):
+    for right in (calm, _sent_away_behind_a_reset(calm), _named_and_never_made(calm)):
         judge(right)
     for name, corrupt in CORRUPTIONS.items():
         try:
@@ -177,6 +177,13 @@ def _sent_away_behind_a_reset(calm: Evidence) -> Evidence:
         lambda events: events.__setitem__(slice(None), [*events[:-1], *anew, *events])
     )
     return replace(told(calm), pasts=[past])
+
+
+def _named_and_never_made(calm: Evidence) -> Evidence:
+    """The same: Redis died while `/chat/stream` accepted it, and its client knew its id by then."""
+    nobody = replace(calm, log=(), state="", snapshot={}, calls=())
+    ask = replace(calm.ask, is_chat=True, readers=1)
+    return replace(nobody, ask=ask, readers=[Reader(has_ended=True, not_found=1)])
 
 
 def _pay_twice(calm: Evidence) -> Evidence:

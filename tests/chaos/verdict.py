@@ -190,7 +190,9 @@ def _parts(events: Sequence[Event]) -> list[list[Event]]:
 def _check_told_once(
     events: Sequence[Event], logs: Sequence[Sequence[Entry]], *, is_chat: bool = False
 ) -> None:
-    """What was told stood in one of the logs."""
+    """What was told, if anything was, stood in one of the logs."""
+    if not events:
+        return
     errors = []
     for entries in logs:
         try:

@@ -15,6 +15,7 @@ from shared.keys import JOB_PREFIX, OWNER_PREFIX, RETRY_PREFIX
 from tests.support.stack import expected_text
 from tests.support.wait import wait_until
 from tests.support.workshop import SharedWorker, Workshop
+from worker.settings import WorkerSettings
 
 
 async def fail_job(shop: Workshop, job: bytes | None) -> dict[str, Any]:
@@ -178,3 +179,14 @@ def test_arqs_private_names_are_what_the_worker_relies_on() -> None:
     ]
     for name in ("main", "_poll_iteration", "run_job", "finish_job", "finish_failed_job"):
         assert inspect.iscoroutinefunction(getattr(arq.worker.Worker, name))
+
+
+async def test_every_slot_has_a_call_to_the_model(shop: Workshop) -> None:
+    """Nothing beneath the worker bounds them: what it says it runs, it runs."""
+    slots = WorkerSettings.model_fields["max_generations"].default
+    told = "[standin tokens=2 first_token_ms=50000]"
+    generations = [await shop.accept(f"{told} {number}") for number in range(slots)]
+    await wait_until(lambda: shop.standin.ledger.open == slots, f"{slots} calls at once")
+    for generation in generations:
+        await shop.cancel(generation)
+    await wait_until(lambda: shop.standin.ledger.open == 0, "all calls to be closed")

@@ -145,8 +145,9 @@ async def open_model_server(
         http_client=DefaultAioHttpClient(
             timeout=None,
             limits=httpx2.Limits(
-                # The slots bound it; a run that is cancelled may need one more connection.
-                max_connections=None,
+                # Without a bound, which is 0 to aiohttp, where None is its own of 100: the slots
+                # bound it, and a run that is cancelled may need one more connection.
+                max_connections=0,
                 max_keepalive_connections=settings.max_generations,
             ),
         ),

@@ -37,7 +37,7 @@ class Load:
 LOADS = (
     Load("as fast as it can", 0, at_once=50, tokens=1_000, tokens_quick=400, our_rounds=3),
     # More than either can carry, but no token comes before its time.
-    Load("200 tokens/s", 200, at_once=200, tokens=500, tokens_quick=200, our_rounds=1),
+    Load("200 tokens/s", 200, at_once=200, tokens=500, tokens_quick=200, our_rounds=2),
 )
 
 _WARM_UP_TOKENS = 20

@@ -34,7 +34,7 @@ from tests.support.stack import (
     worker_environment,
 )
 from tests.support.wait import wait_until_blocking
-from tests.support.workshop import SharedWorker, Workshop, open_workshop, run_worker
+from tests.support.workshop import PROVIDER_KEY, SharedWorker, Workshop, open_workshop, run_worker
 
 _START_TIMEOUT_S = 30.0
 
@@ -135,3 +135,4 @@ async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Works
         yield shop
         await shop.wait_idle()
     assert worker.process.running, worker.process.output
+    assert not any(PROVIDER_KEY in line for line in worker.process.lines)

@@ -1,7 +1,7 @@
 """What a model server does wrong has a name, keeps the text so far, and leaves no call open."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,16 +32,6 @@ def worker(private_servers: PrivateServers) -> Iterator[SharedWorker]:
     told = {"first_token_timeout": PATIENCE_S, "stall_timeout": PATIENCE_S, "max_attempts": "1"}
     with run_worker(url, **told) as worker:
         yield worker
-
-
-@pytest.fixture
-async def shop(valkey: RedisServer, worker: SharedWorker) -> AsyncIterator[Workshop]:
-    """That worker over an empty Redis, with a model that was asked nothing yet."""
-    async with open_model(worker.model_port) as model, open_workshop(valkey, model) as shop:
-        yield shop
-        await shop.wait_idle()
-    assert worker.process.running, worker.process.output
-    assert not any(PROVIDER_KEY in line for line in worker.process.lines)
 
 
 async def fail(shop: Workshop, directive: str) -> tuple[dict[str, Any], str]:

@@ -9,9 +9,9 @@ from shared.ids import GenerationId
 from tests.support.api_client import ApiClient
 from tests.support.fold import Folded
 from tests.support.redis_server import RedisServer
-from tests.support.runs import REATTACH, only_request, wait_entries
-from tests.support.stack import MODEL, expected_text, open_model, user
-from tests.support.workshop import Workshop, open_workshop
+from tests.support.runs import REATTACH, only_request, open_run_workshop, wait_entries
+from tests.support.stack import MODEL, expected_text, user
+from tests.support.workshop import Workshop
 from worker.standin import Outcome, compose
 
 QUICK_MARK = {**REATTACH, "mark": "0.3"}
@@ -19,11 +19,9 @@ QUICK_MARK = {**REATTACH, "mark": "0.3"}
 
 @pytest.fixture
 async def shop(valkey: RedisServer) -> AsyncIterator[Workshop]:
-    """A workshop whose workers are started by the test; at the end nothing goes on anywhere."""
-    async with open_model(0) as model, open_workshop(valkey, model) as shop:
+    """Its workers are started by the test."""
+    async with open_run_workshop(valkey) as shop:
         yield shop
-        await shop.wait_idle()
-        assert shop.standin.ledger.running == 0, "a run goes on that nobody reads"
 
 
 async def killed_after(

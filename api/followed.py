@@ -8,7 +8,7 @@ from api.sse import Dialect
 from api.window import Window
 from api.wire import encode_chunk
 from shared.connections import GARBLED, Command
-from shared.events import CLOSING, Entry, decode_entry, predecessor
+from shared.events import CLOSING, Entry, decode_entries, predecessor
 from shared.ids import EntryId, GenerationId
 
 READ_COUNT: Final = 100
@@ -270,7 +270,7 @@ class FollowedLogs:
         if len(rows) >= READ_COUNT:
             self.mark_dirty(read.key)
         try:
-            entries = [decode_entry(raw_id, fields) for raw_id, fields in rows]
+            entries = decode_entries(rows)
         except GARBLED:
             # Not entries of ours: whoever follows looks, and hears that the log is unreadable.
             read.followed.raise_alarm()

@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from shared.connections import Client, Command, is_garbage, reading_record
 from shared.errors import RecordUnreadable, StoreUnavailable
-from shared.events import Entry, decode_entry
+from shared.events import Entry, decode_entries
 from shared.generation import Record, State, Upstream, decode_record
 from shared.ids import BEGINNING, EntryId, GenerationId, decode_entry_id
 from shared.keys import Keys
@@ -79,7 +79,7 @@ def _read_view(fields: Any, last: Any, rows: Any) -> LogView | RecordUnreadable:
             return LogView(
                 decode_record(fields),
                 decode_entry_id(last[0][0]) if last else BEGINNING,
-                [decode_entry(raw_id, row) for raw_id, row in rows],
+                decode_entries(rows),
             )
     except RecordUnreadable as error:
         return error
@@ -184,7 +184,7 @@ class EventLog:
             rows = await self._client.call(
                 "XRANGE", self._keys.log(generation), f"({after}", last, "COUNT", count
             )
-            return [decode_entry(raw_id, fields) for raw_id, fields in rows]
+            return decode_entries(rows)
 
     async def read_back(
         self, generation: GenerationId, before: EntryId, count: int = PAGE
@@ -197,7 +197,7 @@ class EventLog:
             rows = await self._client.call(
                 "XREVRANGE", self._keys.log(generation), str(before), "-", "COUNT", count
             )
-            return [decode_entry(raw_id, fields) for raw_id, fields in reversed(rows)]
+            return decode_entries(rows[::-1])
 
     async def view(
         self, generation: GenerationId, after: EntryId = BEGINNING, count: int = PAGE

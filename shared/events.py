@@ -19,7 +19,7 @@ of the entry it stands on. A log has exactly one closing event and it is last.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -63,6 +63,16 @@ class Entry(NamedTuple):
     data: bytes
 
 
+Row = tuple[bytes, Any]
+"""An id, and `[t, type, d, data]` or the same as a dict."""
+
+_FEW: Final = 4
+"""Rows whose ids are read one by one: to look for a way around that takes longer."""
+
+_new: Final = tuple.__new__
+"""As EntryId(…) or Entry(…), in half the time: followers are given entries by the million."""
+
+
 class Event(NamedTuple):
     """One event that has no id yet: what a provider said, before the writer encodes it."""
 
@@ -84,12 +94,24 @@ def decode_data(data: bytes) -> dict[str, Any]:
     return decoded
 
 
-def decode_entry(raw_id: bytes, fields: list[bytes] | dict[bytes, bytes]) -> Entry:
-    """Read one entry as Redis returns it: `[t, type, d, data]`, or the same as a dict."""
-    if isinstance(fields, dict):
-        return Entry(decode_entry_id(raw_id), _TYPES[fields[TYPE_FIELD]], fields[DATA_FIELD])
-    # As Entry(…), in half the time.
-    return tuple.__new__(Entry, (decode_entry_id(raw_id), _TYPES[fields[1]], fields[3]))
+def decode_entries(rows: Sequence[Row]) -> list[Entry]:
+    """Read neighbouring entries of a log as Redis returns them, in its order.
+
+    Ids rise: where the first and the last are of one epoch and as far apart as there are rows
+    between them, no id in between can be another than the next one, and none is read.
+    """
+    if rows and isinstance(rows[0][1], dict):
+        rows = [(raw, (b"", fields[TYPE_FIELD], b"", fields[DATA_FIELD])) for raw, fields in rows]
+    if len(rows) > _FEW:
+        (epoch, start), (last_epoch, end) = (decode_entry_id(rows[at][0]) for at in (0, -1))
+        if epoch == last_epoch and end - start == len(rows) - 1:
+            return [
+                _new(Entry, (_new(EntryId, (epoch, seq)), _TYPES[fields[1]], fields[3]))
+                for seq, (_, fields) in enumerate(rows, start)
+            ]
+    return [
+        _new(Entry, (decode_entry_id(raw), _TYPES[fields[1]], fields[3])) for raw, fields in rows
+    ]
 
 
 def predecessor(entry: Entry) -> EntryId:

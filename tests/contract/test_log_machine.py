@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from shared.event_log import AppendReply
-from shared.events import Entry, EventType, decode_entry, encode_data
+from shared.events import Entry, EventType, decode_entries, encode_data
 from shared.failures import GENERATION_TIMEOUT, QUEUE_TIMEOUT, Failure
 from shared.generation import State
 from shared.generation_store import Claim, ClaimOutcome, Closed
@@ -245,7 +245,7 @@ class LogMachine(RuleBasedStateMachine):
     def log_is_sound_and_as_the_model_says(self) -> None:
         raw = self.do(self.stores.entries(self.generation))
         check_log(raw, closed=self.model.state.is_closed)
-        assert [decode_entry(raw_id, fields) for raw_id, fields in raw] == list(self.model.log)
+        assert decode_entries(raw) == list(self.model.log)
 
     @invariant()
     def record_agrees_with_the_log(self) -> None:

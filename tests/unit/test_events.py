@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.events import (
@@ -15,7 +15,7 @@ from shared.events import (
     EventType,
     ToolCall,
     decode_data,
-    decode_entry,
+    decode_entries,
     encode_data,
     fold,
     predecessor,
@@ -52,8 +52,28 @@ def test_an_entry_is_read_as_redis_returns_it(kind: EventType) -> None:
     """RESP2 gives the fields as a list, other clients as a dict."""
     expected = Entry(EntryId(12, 3), kind, b'{"text":"x"}')
     as_list = [b"t", kind.value.encode(), b"d", b'{"text":"x"}']
-    assert decode_entry(b"12-3", as_list) == expected
-    assert decode_entry(b"12-3", dict(zip(as_list[::2], as_list[1::2], strict=True))) == expected
+    as_dict = dict(zip(as_list[::2], as_list[1::2], strict=True))
+    assert decode_entries([(b"12-3", as_list)]) == [expected]
+    assert decode_entries([(b"12-3", as_dict)]) == [expected]
+
+
+runs = st.builds(
+    lambda epoch, start, length: [EntryId(epoch, start + at) for at in range(length)],
+    *(st.integers(1, 2), st.integers(0, 8), st.integers(0, 12)),
+)
+
+
+@given(st.lists(runs, max_size=2).map(lambda runs: sorted({each for run in runs for each in run})))
+@example([EntryId(1, seq) for seq in (0, 1, 2, 4, 5, 6)])
+@example([*(EntryId(1, seq) for seq in range(4)), *(EntryId(2, seq) for seq in (4, 5))])
+def test_each_entry_is_read_under_its_own_id(ids: list[EntryId]) -> None:
+    """Whether or not ids between the first and the last are missing, or epochs change."""
+    rows = [(str(each).encode(), [b"t", b"token", b"d", b"%d" % at]) for at, each in enumerate(ids)]
+    read = decode_entries(rows)
+    assert [(entry.id, entry.data) for entry in read] == [
+        (each, b"%d" % at) for at, each in enumerate(ids)
+    ]
+    assert all(type(entry) is Entry and type(entry.id) is EntryId for entry in read)
 
 
 def entry(seq: int, kind: EventType, **data: Any) -> Entry:

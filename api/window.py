@@ -9,7 +9,7 @@ floor          the entries kept                      last_id
 Who is behind is told in blocks of neighbouring entries, joined and framed once for everybody.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -145,13 +145,23 @@ class Window:
         frames: list[bytes] = []
         size, at = 0, start
         while at < len(places) and size < MAX_PIECE:
-            end = bisect_left(places, (places[at] | (BLOCK - 1)) + 1, at)
+            end = self._end_of_block(at)
             frames.append(self._frame(dialect, at, end))
             size += len(frames[-1])
             at = end
         return Piece(
             stands_on, _id(places[at - 1]), self._types[at - 1] in CLOSING, b"".join(frames)
         )
+
+    def _end_of_block(self, at: int) -> int:
+        """Return the index behind the block that the entry at `at` belongs to."""
+        places = self._places
+        last = places[at] | (BLOCK - 1)
+        end = at + last - places[at] + 1
+        # Nearly always: ids without a hole.
+        if end <= len(places) and places[end - 1] == last:
+            return end
+        return bisect_right(places, last, at)
 
     def _frame(self, dialect: Dialect, start: int, end: int) -> bytes:
         """Return the frames of entries of one block, kept for others if it begins with them."""

@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 from api.app import create_app
-from api.processes import split
+from api.processes import open_sockets
 from api.server import Server
 from api.settings import ApiSettings
 from shared.settings import LogSettings, RedisSettings, read_settings
@@ -48,7 +48,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
     # Only now: several processes share in memory what was imported and built.
-    server.run(split(settings) if settings.processes > 1 else None)
+    server.run(open_sockets(settings))
     if server.lifespan.error_occurred:
         sys.exit(1)
 

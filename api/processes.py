@@ -1,4 +1,4 @@
-"""Several API processes on one port: `python -m api --processes 4`.
+"""The sockets of an API process, and several processes on one port: `python -m api --processes 4`.
 
     parent: claims the port, starts again what ends, hands SIGTERM on, ends last
       ├─ fork ─► a process as it would be alone, but for a listening socket of its own
@@ -38,12 +38,12 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 log = structlog.get_logger()
 
 
-def split(settings: ApiSettings) -> list[socket.socket]:
-    """Return once in each of the processes, with the sockets it shall listen on.
+def open_sockets(settings: ApiSettings) -> list[socket.socket]:
+    """Return the sockets to listen on; of several processes, once in each of them.
 
-    The parent does not return but ends when all of them have.
+    Their parent does not return but ends when all of them have.
     """
-    if sys.platform != "linux":
+    if settings.processes > 1 and sys.platform != "linux":
         sys.exit(
             "Rejoin cannot start: API_PROCESSES above 1 needs Linux, "
             "since other kernels do not spread connections over processes"
@@ -51,6 +51,8 @@ def split(settings: ApiSettings) -> list[socket.socket]:
     with contextlib.ExitStack() as claims:
         try:
             addresses = _resolve(settings.host, settings.port)
+            if settings.processes == 1:
+                return [_bind(family, address, shared=False) for family, address in addresses]
             claims.enter_context(claim(addresses))
             return _Parent(addresses, settings.processes, claims).watch()
         except OSError as error:
@@ -90,7 +92,8 @@ def _bind(family: socket.AddressFamily, address: tuple[Any, ...], *, shared: boo
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind(address)

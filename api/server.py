@@ -2,7 +2,9 @@
 
 Source: uvicorn closes a connection in the orderly way only, which waits until everything written
 has left; of a client that reads nothing that is never. Its lifespan ends after its connections,
-and after its own end it raises the signal that asked for it once more.
+and after its own end it raises the signal that asked for it once more. Of each handle that listens,
+libuv (since 1.45) takes one connection in a turn of the event loop. uvloop writes at once, each
+time in a system call of its own, unless something waits for the client to read.
 """
 
 import asyncio
@@ -24,11 +26,35 @@ DRAIN_GRACE: Final = timedelta(seconds=1)
 GATHERED: Final = 64 * 1024
 """Bytes that are gathered at most: a head, an opening and some history leave in one system call."""
 
+ACCEPTED: Final = 8
+"""Connections that are taken in one turn of the event loop: in a storm, what they need alike is
+done once for all of them.
+"""
+
 BACKLOG: Final = 8_192
 """Connections that may wait to be taken: a storm of them is not told to try again in a second."""
 
 CONNECTION: Final = "rejoin.connection"
 """The name in a scope's `extensions` under which a route finds the connection it answers on."""
+
+
+class _Gathering:
+    """What uvicorn's requests take for their transport: bytes may be held back, in their order."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: "ImpatientProtocol") -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> None:
+        self._connection.write(data)
+
+    def is_closing(self) -> bool:
+        return self._connection.is_lost
+
+    def close(self) -> None:
+        self._connection.flush()
+        self._connection.transport.close()
 
 
 class ImpatientProtocol(HttpToolsProtocol):
@@ -39,6 +65,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timer: asyncio.TimerHandle | None = None
+        self._gathered: bytearray | None = None
         self.on_change: Callable[[], None] | None = None
         """Called when the client is lost, and when there is room again."""
 
@@ -54,25 +81,38 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes of a body as they are, past uvicorn's own framing."""
-        self.transport.write(data)
+        if self._gathered is None:
+            self.transport.write(data)
+            return
+        self._gathered += data
+        if len(self._gathered) >= GATHERED:
+            self.flush()
 
     def gather(self) -> None:
-        """Send what is written in this turn of the event loop at once, in its end."""
-        self.transport.set_write_buffer_limits(high=GATHERED)
-        self.loop.call_soon(self._tell_every_byte)
+        """Hold back what is written, until `flush` or the loop's next turn."""
+        if self._gathered is None:
+            self._gathered = bytearray()
+        self.loop.call_soon(self.flush)
 
-    def _tell_every_byte(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.set_write_buffer_limits(high=0)
+    def flush(self) -> None:
+        """Send what was held back in one system call, and what comes now at once."""
+        gathered, self._gathered = self._gathered, None
+        if gathered:
+            self.transport.write(gathered)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # ours
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = _Gathering(self)  # type: ignore[assignment]  # all that it uses
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         # Told of every byte that does not leave at once; no frame is made while one is left.
-        self._tell_every_byte()
+        transport.set_write_buffer_limits(high=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -80,6 +120,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._tell()
         # All ways back to this connection end here: nothing of it waits for the collector.
         self.parser = self.cycle = self.scope = None  # type: ignore[assignment]  # used no more
+        self._gathered = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -136,11 +177,17 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_graceful_shutdown=round(settings.drain.total_seconds()),
             )
         )
         self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen on these sockets, with several handles of each."""
+        self._handles = [one.dup() for one in sockets or () for _ in range(ACCEPTED)]
+        await super().startup(self._handles)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Runs between two bytecodes of the loop's thread: only asks the loop for the drain."""
@@ -154,7 +201,7 @@ class Server(uvicorn.Server):
         """End in order; a client that reads nothing holds nothing up."""
         grace = DRAIN_GRACE.total_seconds()
         cut = asyncio.get_running_loop().call_later(grace, self._cut_stuck)
-        await super().shutdown(sockets)
+        await super().shutdown([*self._handles, *(sockets or ())])
         cut.cancel()
 
     def _cut_stuck(self) -> None:

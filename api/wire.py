@@ -33,7 +33,11 @@ class Connection(Protocol):
         ...
 
     def gather(self) -> None:
-        """Send what is written in this turn of the event loop at once, in its end."""
+        """Hold back what is written, until `flush` or the event loop's next turn."""
+        ...
+
+    def flush(self) -> None:
+        """Send what was held back."""
         ...
 
 

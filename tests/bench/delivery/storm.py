@@ -49,8 +49,8 @@ class Storm:
     seconds: float | None
     """Until the last of them was; None if some never were."""
     seen: Mapping[str, Any]
-    cost: Cost
-    """From the cut until the last was live."""
+    cost: Cost | None
+    """From the cut until the last was live; None if the server did not outlive it."""
 
     @property
     def wrongs(self) -> dict[str, int]:
@@ -61,7 +61,7 @@ class Storm:
     @property
     def worthless(self) -> str | None:
         """Why this run says nothing of the server, if so."""
-        share = self.cost.share(FOLLOWERS)
+        share = self.cost.share(FOLLOWERS) if self.cost else 0.0
         return f"the followers used {share:.0%} of their core" if share > AT_EASE else None
 
 
@@ -87,6 +87,11 @@ class Storms:
         """Median, least and most of what every run says."""
         return cell([what(run) for run in self.worth], spec) if self.worth else NOTHING
 
+    def busy(self, process: str) -> str:
+        """The same of the processor time of one process, in the runs that it outlived."""
+        costs = [run.cost for run in self.worth if run.cost is not None]
+        return cell([cost.busy[process] for cost in costs], ".2f") if costs else NOTHING
+
     def most(self, name: str) -> str:
         """The worst of what the followers counted."""
         return f"{max(int(run.seen[name]) for run in self.runs):,}"
@@ -98,7 +103,9 @@ class Storms:
         if times and len(times) == len(self.worth):
             return cell(times, ".2f")
         fewest = min((run.live for run in self.worth), default=0)
-        return f"never all: {fewest:,} after {PATIENCE_S:g} s"
+        deaths = sum(run.cost is None for run in self.runs)
+        died = f"; it died in {deaths} of {len(self.runs)} runs" if deaths else ""
+        return f"never all: {fewest:,} after {PATIENCE_S:g} s{died}"
 
 
 async def _cause_storm(arm: Arm, bench: Bench, load: Load) -> Storm:
@@ -124,10 +131,18 @@ async def _cause_storm(arm: Arm, bench: Bench, load: Load) -> Storm:
                     seconds = said["ms"] / 1000
                 except AssertionError:
                     say(f"storm: {arm.name}: some were not live after {PATIENCE_S:g} s")
-                cost = meter.read()
+                cost = _read_cost(meter, arm)
                 check_written(await writer.wait_said("ended"))
                 seen = await followers.finish(PATIENCE_S if seconds else 0)
     return Storm(seen["caught_up"], seconds, seen, cost)
+
+
+def _read_cost(meter: Meter, arm: Arm) -> Cost | None:
+    try:
+        return meter.read()
+    except FileNotFoundError:
+        say(f"storm: {arm.name}: the server is gone")
+        return None
 
 
 async def measure(scale: Scale) -> Result:
@@ -169,8 +184,8 @@ def _row(storms: Storms) -> list[str]:
         storms.arm.name,
         storms.until_live,
         storms.cell(lambda run: run.seen["catching_up_us"]["p50"] / 1e6, ".2f"),
-        storms.cell(lambda run: run.cost.busy[SERVER], ".2f"),
-        storms.cell(lambda run: run.cost.busy[REDIS], ".2f"),
+        storms.busy(SERVER),
+        storms.busy(REDIS),
         *(storms.most(name) for name in ("came_again", "refused", "duplicates", "missing")),
     ]
 

@@ -74,9 +74,26 @@ def check_complete(window: Window, entries: list[Entry], cursor: EntryId) -> Non
         assert told is not None
         expected = [entry for entry in entries if entry.id > cursor]
         said = fold_chat(told).text if dialect is CHAT else fold(told).text
-        assert said == "".join(entry.data.decode()[9:-2] for entry in expected)
+        texts = [entry.data for entry in expected if entry.type is EventType.TOKEN]
+        assert said == "".join(text.decode()[9:-2] for text in texts)
         last = told[-1].last_event_id.rpartition("/")[2] if told else str(cursor)
         assert last == str(expected[-1].id if expected else cursor)
+
+
+@given(st.integers(1, 2 * BLOCK), st.integers(0, 2 * BLOCK), st.integers(0, 2 * BLOCK))
+def test_a_block_ends_with_its_epoch(before: int, seen: int, beyond: int) -> None:
+    """Framed before and after the next epoch has grown, wherever in a block it began."""
+    first = flat(batches([[1] * before]))
+    opens = Entry(EntryId(6, 0), EventType.STARTED, encode_data({"prev": str(first[-1].id)}))
+    then = [
+        Entry(EntryId(6, at + 1), *each[1:])
+        for at, each in enumerate(flat(batches([[2] * (seen + beyond)])))
+    ]
+    entries = [*first, opens, *then]
+    window = filled(entries[: before + 1 + seen])
+    check_complete(window, entries[: before + 1 + seen], FLOOR)
+    window.add(entries[before + 1 + seen :])
+    check_complete(window, entries, FLOOR)
 
 
 @given(sizes, bounds, st.integers(0, 40))

@@ -3,8 +3,8 @@
 Source: uvicorn closes a connection in the orderly way only, which waits until everything written
 has left; of a client that reads nothing that is never. Its lifespan ends after its connections,
 and after its own end it raises the signal that asked for it once more. Of each handle that listens,
-libuv (since 1.45) takes one connection in a turn of the event loop. uvloop writes at once, each
-time in a system call of its own, unless something waits for the client to read.
+the libuv of uvloop 0.23 takes one connection in a turn of the event loop. uvloop writes at once,
+each time in a system call of its own, unless something waits for the client to read.
 """
 
 import asyncio

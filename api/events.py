@@ -103,7 +103,6 @@ class FollowRoute:
         finally:
             wire.close()
         await send(_END)
-        connection.flush()
 
 
 async def _look(held: Held, generation: GenerationId, cursor: EntryId) -> GenerationView | Response:

@@ -1,22 +1,22 @@
 """The logs that somebody in this process follows, and which of them have to be read."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
-from api.sse import Dialect
+from api.sse import Dialect, encode_run
 from api.window import Window
 from api.wire import encode_chunk
 from shared.connections import GARBLED, Command
-from shared.events import CLOSING, Entry, decode_entries, predecessor
+from shared.events import CLOSING, Run, decode_runs, drop_known
 from shared.ids import EntryId, GenerationId
 
 READ_COUNT: Final = 100
 """Entries per read: one long XREAD would hold up everybody else in Redis."""
 
-BATCH: Final = 100
-"""Logs per pipeline, for the same reason."""
-
+BATCH: Final = 50
+"""Logs per pipeline, for the same reason; and while one is read here Redis answers the next."""
 
 _READ_HEAD: Final = (
     b"*6\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n$%d\r\n%d\r\n$7\r\nSTREAMS\r\n"
@@ -28,15 +28,13 @@ _READ_HEAD: Final = (
 class Batch:
     """What one read brought: the same bytes for every live follower of a dialect."""
 
-    __slots__ = ("_chunks", "_entries", "_generation", "ends", "last_id", "stands_on")
+    __slots__ = ("_chunks", "_generation", "_runs", "ends", "last_id", "stands_on")
 
-    def __init__(
-        self, stands_on: EntryId, entries: Sequence[Entry], generation: GenerationId
-    ) -> None:
+    def __init__(self, stands_on: EntryId, runs: Sequence[Run], generation: GenerationId) -> None:
         self.stands_on = stands_on
-        self.last_id = entries[-1].id
-        self.ends = entries[-1].type in CLOSING
-        self._entries = entries
+        self.last_id = runs[-1].last_id
+        self.ends = runs[-1].types[-1] in CLOSING
+        self._runs = runs
         self._generation = generation
         self._chunks: dict[str, bytes] = {}
 
@@ -44,7 +42,7 @@ class Batch:
         """Return its frames as one chunk."""
         known = self._chunks.get(dialect.name)
         if known is None:
-            frames = [dialect.encode(self._generation, entry) for entry in self._entries]
+            frames = [encode_run(dialect, self._generation, run) for run in self._runs]
             known = self._chunks[dialect.name] = encode_chunk(b"".join(frames))
         return known
 
@@ -70,21 +68,22 @@ class FollowedLog:
 
     __slots__ = (
         "_changed",
+        "_head",
         "_reaching_back",
         "alarms",
         "followers",
         "furthest",
         "is_gone",
         "is_overdue",
+        "key",
         "live",
-        "read_head",
         "window",
     )
 
-    def __init__(self, window: Window, key: bytes = b"") -> None:
+    def __init__(self, key: bytes, window: Window) -> None:
+        self.key = key
         self.window = window
-        self.read_head = _READ_HEAD % (len(key), key)
-        """The command that reads it, up to the cursor."""
+        self._head = _READ_HEAD % (len(key), key)
         self.followers = 0
         self.is_gone = False
         """Whether record and log both vanished."""
@@ -98,6 +97,15 @@ class FollowedLog:
         """Who has everything and takes what comes next at once."""
         self._changed: asyncio.Event | None = None
         self._reaching_back: asyncio.Lock | None = None
+
+    def read_command(self) -> Command:
+        """Return the command that reads what the window lacks, and arms its tracking."""
+        return ("XREAD", "COUNT", READ_COUNT, "STREAMS", self.key, str(self.window.last_id))
+
+    def packed_read(self) -> bytes:
+        """Return the same as Redis takes it: the one command that is sent for every change."""
+        after = b"%d-%d" % self.window.last_id
+        return b"%b$%d\r\n%b\r\n" % (self._head, len(after), after)
 
     @property
     def is_shared(self) -> bool:
@@ -129,17 +137,14 @@ class FollowedLog:
             self._changed.set()
             self._changed = None
 
-    def take(self, entries: Sequence[Entry]) -> None:
+    def take(self, runs: list[Run]) -> None:
         """Add what was read beyond the window."""
         window = self.window
-        last_id = window.last_id
-        fresh = entries
-        if not entries or entries[0].id <= last_id:
-            fresh = [entry for entry in entries if entry.id > last_id]
-            if not fresh:
-                return
-        stands_on = predecessor(fresh[0])
-        if stands_on != last_id:
+        fresh = drop_known(runs, window.last_id)
+        if not fresh:
+            return
+        stands_on = fresh[0].predecessor
+        if stands_on != window.last_id:
             # The log was rolled back and went on without its lost end: whoever is not exactly
             # where it goes on has to read what is really there.
             window.rebase(stands_on)
@@ -170,19 +175,13 @@ class FollowedLog:
         self.notify()
 
 
-class Read(NamedTuple):
-    """A read of one log that is to be sent, or under way."""
-
-    key: bytes
-    followed: FollowedLog
-
-
 class FollowedLogs:
-    """Every followed log by its key, and the set of those that changed since they were read."""
+    """Every followed log by its key, and those that changed since they were read, in turn."""
 
     def __init__(self) -> None:
         self._logs: dict[bytes, FollowedLog] = {}
-        self._dirty: set[bytes] = set()
+        self._dirty: OrderedDict[bytes, None] = OrderedDict()
+        """Who changed first is read first: none waits longer than all of them once take."""
         self._work = asyncio.Event()
 
     def __len__(self) -> int:
@@ -203,7 +202,7 @@ class FollowedLogs:
 
     def add(self, key: bytes, window: Window) -> FollowedLog:
         """Begin to follow a log; it is read at once, which arms its tracking."""
-        followed = self._logs[key] = FollowedLog(window, key)
+        followed = self._logs[key] = FollowedLog(key, window)
         self.mark_dirty(key)
         return followed
 
@@ -225,12 +224,13 @@ class FollowedLogs:
     def mark_dirty(self, key: bytes) -> None:
         """Have one log read, unless nobody follows it."""
         if key in self._logs:
-            self._dirty.add(key)
+            self._dirty[key] = None
             self._work.set()
 
     def mark_all_dirty(self) -> None:
         """Have every followed log read."""
-        self._dirty.update(self._logs)
+        for key in self._logs:
+            self._dirty[key] = None
         if self._dirty:
             self._work.set()
 
@@ -238,41 +238,33 @@ class FollowedLogs:
         """Return when there may be something to read."""
         await self._work.wait()
 
-    def take_dirty(self) -> list[Read]:
+    def take_dirty(self) -> list[FollowedLog]:
         """Return up to `BATCH` logs to read now."""
-        batch: list[Read] = []
-        while self._dirty and len(batch) < BATCH:
-            key = self._dirty.pop()
+        dirty = self._dirty
+        batch: list[FollowedLog] = []
+        while dirty and len(batch) < BATCH:
+            key, _ = dirty.popitem(last=False)
             if (followed := self._logs.get(key)) is not None:
-                batch.append(Read(key, followed))
-        if not self._dirty:
+                batch.append(followed)
+        if not dirty:
             self._work.clear()
         return batch
 
-    def read_command(self, read: Read) -> Command:
-        """Return the command that reads what the window lacks, and arms its tracking."""
-        after = str(read.followed.window.last_id)
-        return ("XREAD", "COUNT", READ_COUNT, "STREAMS", read.key, after)
-
-    def packed_read(self, read: Read) -> bytes:
-        """Return the same as Redis takes it: the one command that is sent for every change."""
-        after = b"%d-%d" % read.followed.window.last_id
-        return b"%b$%d\r\n%b\r\n" % (read.followed.read_head, len(after), after)
-
-    def deliver(self, read: Read, reply: Any) -> None:
+    def deliver(self, followed: FollowedLog, reply: Any) -> None:
         """Hand what one read returned to the log's followers; a full read leaves it dirty.
 
         A log that was left and followed anew meanwhile is another one: it is dirty by itself.
         """
-        if not reply or self._logs.get(read.key) is not read.followed:
+        key = followed.key
+        if not reply or self._logs.get(key) is not followed:
             return
-        rows = reply[read.key] if isinstance(reply, dict) else reply[0][1]
+        rows = reply[key] if isinstance(reply, dict) else reply[0][1]
         if len(rows) >= READ_COUNT:
-            self.mark_dirty(read.key)
+            self.mark_dirty(key)
         try:
-            entries = decode_entries(rows)
+            runs = decode_runs(rows)
         except GARBLED:
             # Not entries of ours: whoever follows looks, and hears that the log is unreadable.
-            read.followed.raise_alarm()
+            followed.raise_alarm()
             return
-        read.followed.take(entries)
+        followed.take(runs)

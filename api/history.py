@@ -127,15 +127,16 @@ class History:
                     lambda: self._log.read_back(window.generation, window.floor)
                 )
                 has_room = window.add_before(page)
-                window.has_reached_back = len(page) < PAGE or not has_room
+                found = sum(len(run.data) for run in page)
+                window.has_reached_back = found < PAGE or not has_room
 
-    async def _apart(self, read: Callable[[], Awaitable[list[Entry]]]) -> list[Entry]:
+    async def _apart(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read in a task of its own, which a reader that leaves does not take along.
 
         What is cancelled in the middle of an answer costs its connection.
         """
 
-        async def read_in_lane() -> list[Entry]:
+        async def read_in_lane() -> T:
             async with self._lane():
                 return await read()
 

@@ -1,8 +1,9 @@
 """One connection per process that tells which logs changed, and reads exactly those.
 
 Reading a log with `CLIENT TRACKING` on arms it; the next change of its key pushes one invalidation;
-the hub collects dirty keys and reads them in one pipeline, which arms them again. So it is
-edge-triggered, coalesces by itself under load, and needs nothing from whoever writes.
+the hub collects dirty keys and reads them in pipelines, which arms them again. So it is
+edge-triggered, coalesces by itself under load, and needs nothing from whoever writes. Logs are
+read in the order in which they changed, and Redis answers one pipeline while another is worked on.
 
 Rules against deafness: tracking is switched on by the connect step and every followed log is
 dirty then; a full read leaves its log dirty; an invalidation without keys (FLUSHALL) makes all
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any, Final
 
 import structlog
@@ -131,7 +133,7 @@ class Hub:
         """Let all live followers hear something, however silent their logs are."""
         while True:
             await asyncio.sleep(self._beat.total_seconds())
-            self._logs.beat_all(self._loop.time())
+            self._logs.beat_all(monotonic())
 
     async def _track_forever(self) -> None:
         while True:
@@ -154,7 +156,7 @@ class Hub:
             raise TrackingRefused("not offered")
         connection = self._connect()
         try:
-            await start_tracking(connection)
+            streams = await start_tracking(connection)
             log.info("tracking_started")
             self._deaf.clear()
             self.is_polling = False
@@ -163,7 +165,7 @@ class Hub:
             # In a task of its own: a TaskGroup whose task fails leaves its parent counted as being
             # cancelled (until Python 3.13), and every later time-out would end this one, unseen
             # (until 3.11.3).
-            await asyncio.create_task(Conversation(self._logs, connection).run())
+            await asyncio.create_task(Conversation(self._logs, streams).run())
         finally:
             await connection.disconnect(nowait=True)
 
@@ -181,14 +183,12 @@ class Hub:
         """Read what is dirty without tracking it. False if Redis is away."""
         while batch := self._logs.take_dirty():
             try:
-                replies = await self._client.try_all(
-                    self._logs.read_command(read) for read in batch
-                )
+                replies = await self._client.try_all(followed.read_command() for followed in batch)
             except StoreUnavailable:
                 return False
-            for read, reply in zip(batch, replies, strict=True):
+            for followed, reply in zip(batch, replies, strict=True):
                 if not isinstance(reply, Exception):
-                    self._logs.deliver(read, reply)
+                    self._logs.deliver(followed, reply)
         return True
 
     async def _sweep_forever(self) -> None:

@@ -4,8 +4,8 @@ hub reads a log ──► Batch, framed once ──► every live follower's con
                                      └──► woken: one that is full, ahead, or has lost its place
 """
 
-import asyncio
 from datetime import timedelta
+from time import monotonic
 from typing import Final
 
 from api.followed import Batch
@@ -34,11 +34,11 @@ class Follower:
 
         `view` was read at `cursor` a moment ago.
         """
-        tail, wire, loop = self._tail, self._wire, asyncio.get_running_loop()
+        tail, wire = self._tail, self._wire
         opening, followed = tail.begin(view, cursor)
         del view  # not kept while it waits, which is most of its life
         try:
-            wire.write(encode_chunk(opening), loop.time())
+            wire.write(encode_chunk(opening))
             while not (tail.is_ended or wire.is_lost):
                 if wire.is_full:
                     await wire.wait()
@@ -49,7 +49,7 @@ class Follower:
                     piece = await tail.lose_cursor(followed)
                 except StoreUnavailable:
                     await wait_change(followed.changed, STORE_RETRY)
-                    self.beat(loop.time())
+                    self.beat(monotonic())
                     continue
                 if piece is None:
                     followed.live[self] = None
@@ -58,7 +58,7 @@ class Follower:
                     finally:
                         del followed.live[self]
                 elif piece:
-                    wire.write(encode_chunk(piece), loop.time())
+                    wire.write(encode_chunk(piece))
         finally:
             tail.leave(followed)
 
@@ -68,7 +68,7 @@ class Follower:
         if wire.is_full or wire.is_lost or not tail.accept(batch):
             wire.wake()
             return
-        wire.write(batch.chunk(tail.dialect), asyncio.get_running_loop().time())
+        wire.write(batch.chunk(tail.dialect))
         if batch.ends:
             wire.wake()
 
@@ -77,7 +77,7 @@ class Follower:
         self._wire.wake()
 
     def beat(self, now: float) -> None:
-        """Write a heartbeat if nothing was written for long."""
+        """Write a heartbeat if nothing was written for long; `now` is `monotonic()`."""
         wire = self._wire
         if now - wire.spoke_at >= self._heartbeat_s and not wire.is_full:
-            wire.write(_HEARTBEAT_CHUNK, now)
+            wire.write(_HEARTBEAT_CHUNK)

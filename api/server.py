@@ -3,8 +3,7 @@
 Source: uvicorn closes a connection in the orderly way only, which waits until everything written
 has left; of a client that reads nothing that is never. Its lifespan ends after its connections,
 and after its own end it raises the signal that asked for it once more. Of each handle that listens,
-the libuv of uvloop 0.23 takes one connection in a turn of the event loop. uvloop writes at once,
-each time in a system call of its own, unless something waits for the client to read.
+the libuv of uvloop 0.23 takes one connection in a turn of the event loop.
 """
 
 import asyncio
@@ -17,14 +16,12 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from api.outbox import Outbox, Outgoing
 from api.settings import ApiSettings
 
 DRAIN_GRACE: Final = timedelta(seconds=1)
 """A draining process cuts clients that did not take its farewell within this."""
 
-
-GATHERED: Final = 64 * 1024
-"""Bytes that are gathered at most: a head, an opening and some history leave in one system call."""
 
 ACCEPTED: Final = 8
 """Connections that are taken in one turn of the event loop: in a storm, what they need alike is
@@ -38,34 +35,16 @@ CONNECTION: Final = "rejoin.connection"
 """The name in a scope's `extensions` under which a route finds the connection it answers on."""
 
 
-class _Gathering:
-    """What uvicorn's requests take for their transport: bytes may be held back, in their order."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: "ImpatientProtocol") -> None:
-        self._connection = connection
-
-    def write(self, data: bytes) -> None:
-        self._connection.write(data)
-
-    def is_closing(self) -> bool:
-        return self._connection.is_lost
-
-    def close(self) -> None:
-        self._connection.flush()
-        self._connection.transport.close()
-
-
 class ImpatientProtocol(HttpToolsProtocol):
     """One connection, aborted when its client takes nothing of what waits for it for too long."""
 
     send_timeout: timedelta
+    outbox: Outbox
+    """Of the event loop it runs in."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timer: asyncio.TimerHandle | None = None
-        self._gathered: bytearray | None = None
         self.on_change: Callable[[], None] | None = None
         """Called when the client is lost, and when there is room again."""
 
@@ -81,37 +60,15 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes of a body as they are, past uvicorn's own framing."""
-        if self._gathered is None:
-            self.transport.write(data)
-            return
-        self._gathered += data
-        if len(self._gathered) >= GATHERED:
-            self.flush()
-
-    def gather(self) -> None:
-        """Hold back what is written, until `flush` or the loop's next turn."""
-        if self._gathered is None:
-            self._gathered = bytearray()
-        self.loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Send what was held back in one system call, and what comes now at once."""
-        gathered, self._gathered = self._gathered, None
-        if gathered:
-            self.transport.write(gathered)
+        self.transport.write(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # ours
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        if self.cycle is not None:
-            self.cycle.transport = _Gathering(self)  # type: ignore[assignment]  # all that it uses
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        # Told of every byte that does not leave at once; no frame is made while one is left.
+        super().connection_made(Outgoing(transport, self.outbox))
+        # Told of every byte that the socket does not take; no frame is made while one is left.
         transport.set_write_buffer_limits(high=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -120,7 +77,6 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._tell()
         # All ways back to this connection end here: nothing of it waits for the collector.
         self.parser = self.cycle = self.scope = None  # type: ignore[assignment]  # used no more
-        self._gathered = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -166,6 +122,7 @@ class Server(uvicorn.Server):
 
         class Protocol(ImpatientProtocol):
             send_timeout = settings.send_timeout
+            outbox = Outbox()
 
         super().__init__(
             uvicorn.Config(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
 
-from shared.events import JOINABLE, Entry, EventType, decode_data, encode_data
+from shared.events import JOINABLE, Entry, EventType, Run, decode_data, encode_data
 from shared.ids import BEGINNING, EntryId, GenerationId
 
 HEARTBEAT: Final = b"event: heartbeat\ndata:\n\n"
@@ -114,6 +114,16 @@ class Dialect(Protocol):
     def encode_loss(self, generation: GenerationId) -> tuple[bytes, bool]:
         """Return what to send when a cursor cannot be continued, and whether history follows."""
         ...
+
+
+def encode_run(dialect: Dialect, generation: GenerationId, run: Run) -> bytes:
+    """Return a run in as few frames as it can be told."""
+    texts = run.data
+    # Nearly always: a tenth of the time that entries take which are looked at one by one.
+    if run.types.count(EventType.TOKEN) == len(texts) and sum(map(len, texts)) <= MAX_JOINED:
+        text = join_data(texts) if len(texts) > 1 else texts[0]
+        return dialect.encode(generation, Entry(run.last_id, EventType.TOKEN, text))
+    return encode_history(dialect, generation, run.entries())
 
 
 def encode_history(dialect: Dialect, generation: GenerationId, entries: Sequence[Entry]) -> bytes:

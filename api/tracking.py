@@ -18,10 +18,13 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from api.followed import FollowedLogs, Read
+from api.followed import BATCH, FollowedLog, FollowedLogs
 from shared.connections import is_away
 
 READ_BYTES: Final = 256 * 1024
+
+AHEAD: Final = BATCH
+"""Reads that may be without an answer when the next ones are sent: Redis and we work at once."""
 
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
@@ -43,8 +46,15 @@ class TrackingRefused(Exception):
     """This server, or a proxy before it, does not track keys for us."""
 
 
-async def start_tracking(connection: Connection) -> None:
-    """Connect, and switch tracking on. Raises: TrackingRefused, RedisError, OSError."""
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def start_tracking(connection: Connection) -> Streams:
+    """Connect, and switch tracking on.
+
+    Returns the streams, which are ours from now on: redis-py reads them no more.
+    Raises: TrackingRefused, RedisError, OSError.
+    """
     async with asyncio.timeout(CONNECT_S):
         try:
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it so
@@ -53,6 +63,7 @@ async def start_tracking(connection: Connection) -> None:
         except ResponseError as error:
             # HELLO 3 or CLIENT is not allowed here.
             raise TrackingRefused(str(error)) from error
+    return connection._reader, connection._writer  # type: ignore[return-value]  # it is connected
 
 
 class Conversation:
@@ -62,13 +73,14 @@ class Conversation:
     packing and reading cost more than all the rest of the way of an entry through this process.
     """
 
-    def __init__(self, logs: FollowedLogs, connection: Connection) -> None:
-        """`connection` is taken over: redis-py opened it, and reads it no more."""
+    def __init__(self, logs: FollowedLogs, streams: Streams) -> None:
+        """`streams`: of a connection on which tracking is on."""
         self._logs = logs
-        self._reader: asyncio.StreamReader = connection._reader  # type: ignore[assignment]
-        self._writer: asyncio.StreamWriter = connection._writer  # type: ignore[assignment]
-        self._expected: deque[Read | None] = deque()
-        self._answered = asyncio.Event()
+        self._reader, self._writer = streams
+        self._expected: deque[FollowedLog | None] = deque()
+        """Whose answers are under way, None for a PING's."""
+        self._ahead = AHEAD
+        self._has_room = asyncio.Event()
 
     async def run(self) -> None:
         """Talk until the connection is lost. Raises: RedisError, OSError."""
@@ -89,20 +101,28 @@ class Conversation:
                 async with asyncio.timeout(PING_EVERY.total_seconds()):
                     await self._logs.wait_dirty()
             except TimeoutError:
-                await self._send([None], [_PING])
+                await self._send([None], [_PING], ahead=0)
                 continue
-            reads = self._logs.take_dirty()
-            if reads:
-                await self._send(reads, [self._logs.packed_read(read) for read in reads])
+            logs = self._logs.take_dirty()
+            if logs:
+                await self._send(logs, [followed.packed_read() for followed in logs], ahead=AHEAD)
 
-    async def _send(self, expected: Sequence[Read | None], packed: Sequence[bytes]) -> None:
-        """Send, and wait for all answers: what gets dirty meanwhile goes out together."""
+    async def _send(
+        self, expected: Sequence[FollowedLog | None], packed: Sequence[bytes], *, ahead: int
+    ) -> None:
+        """Send, and wait until few are unanswered: what gets dirty meanwhile goes out together."""
         self._expected.extend(expected)
-        self._answered.clear()
+        self._ahead = ahead
+        self._has_room.clear()
+        self._note_room()
         async with asyncio.timeout(SILENCE_S):
             self._writer.write(b"".join(packed))
             await self._writer.drain()
-            await self._answered.wait()
+            await self._has_room.wait()
+
+    def _note_room(self) -> None:
+        if len(self._expected) <= self._ahead:
+            self._has_room.set()
 
     async def _read(self) -> None:
         """Take replies and pushes as they come, many for each turn of the event loop."""
@@ -116,14 +136,13 @@ class Conversation:
                     self._take_error(str(reply))
                 else:
                     self._take_reply(reply)
+            self._note_room()
         raise ConnectionError("closed by Redis")
 
     def _take_reply(self, reply: Any) -> None:
-        read = self._expected.popleft()
-        if read is not None:
-            self._logs.deliver(read, reply)
-        if not self._expected:
-            self._answered.set()
+        followed = self._expected.popleft()
+        if followed is not None:
+            self._logs.deliver(followed, reply)
 
     def _take_error(self, error: str) -> None:
         """A log of another type brings nothing; the next sweep has its followers look."""

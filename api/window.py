@@ -9,12 +9,11 @@ floor          the entries kept                      last_id
 Who is behind is told in blocks of neighbouring entries, joined and framed once for everybody.
 """
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from api.sse import MAX_JOINED, Dialect, encode_history, join_data
-from shared.events import CLOSING, Entry, EventType, predecessor
+from api.sse import Dialect, encode_run
+from shared.events import CLOSING, Run
 from shared.ids import EntryId, GenerationId
 
 ENTRY_COST: Final = 120
@@ -27,10 +26,6 @@ MAX_PIECE: Final = 64 * 1024
 """Bytes after which a follower is given the rest another time: what waits in its socket is
 bounded.
 """
-
-_SEQ_BITS: Final = 64
-_SEQ_MASK: Final = 2**_SEQ_BITS - 1
-"""Both halves of an id in one number, which compares as the id does."""
 
 
 class Piece(NamedTuple):
@@ -46,89 +41,105 @@ class Piece(NamedTuple):
 class Window:
     """Entries in order of id, bounded in bytes.
 
-    Kept as numbers and bytes, which Python's cyclic collector does not look at: half a million
-    kept tuples made it pause for 150 ms.
+    Kept as runs, mostly one for each epoch: half a million kept entries made Python's cyclic
+    collector pause for 150 ms.
     """
 
     __slots__ = (
         "_blocks",
         "_bytes",
-        "_data",
         "_max_bytes",
-        "_places",
-        "_types",
+        "_runs",
         "floor",
         "generation",
         "has_reached_back",
+        "last_id",
     )
 
     def __init__(self, generation: GenerationId, floor: EntryId, max_bytes: int) -> None:
         self.generation = generation
         self.floor = floor
+        self.last_id = floor
+        """The newest entry that was seen; the floor if none was."""
         self.has_reached_back = False
         """Whether it was filled with what came before, as far as there was room."""
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._places: list[int] = []
-        self._types: list[EventType] = []
-        self._data: list[bytes] = []
-        self._blocks: dict[str, dict[int, bytes]] = {}
-        """Frames of blocks, as far as they go, by dialect and by the place of their first entry."""
+        self._runs: list[Run] = []
+        self._blocks: dict[str, dict[EntryId, bytes]] = {}
+        """Frames of blocks, as far as they go, by dialect and by the id that a block begins at."""
 
-    @property
-    def last_id(self) -> EntryId:
-        """The newest entry that was seen; the floor if none was."""
-        return _id(self._places[-1]) if self._places else self.floor
-
-    def add(self, entries: Sequence[Entry]) -> None:
+    def add(self, runs: Sequence[Run]) -> None:
         """Add entries beyond `last_id`, and let the oldest go where they exceed the bound."""
-        if self._places and entries:
+        if not runs:
+            return
+        if self._blocks:
             # The last block goes on.
             for blocks in self._blocks.values():
-                blocks.pop(self._places[-1] & -BLOCK, None)
-        for (epoch, seq), kind, data in entries:
-            self._places.append(epoch << _SEQ_BITS | seq)
-            self._types.append(kind)
-            self._data.append(data)
-            self._bytes += _cost(data)
-        drop = 0
-        while self._bytes > self._max_bytes and drop < len(self._data) - 1:
-            self._bytes -= _cost(self._data[drop])
-            drop += 1
-        if drop:
-            self.floor = _id(self._places[drop - 1])
-            del self._places[:drop], self._types[:drop], self._data[:drop]
-            for blocks in self._blocks.values():
-                for place in [place for place in blocks if place < self._places[0]]:
-                    del blocks[place]
+                blocks.pop(_find_block(self.last_id), None)
+        for run in runs:
+            self._bytes += _cost(run.data)
+            (epoch, seq), last_id = run.first, self.last_id
+            if self._runs and epoch == last_id.epoch and seq == last_id.seq + 1:
+                self._runs[-1].types.extend(run.types)
+                self._runs[-1].data.extend(run.data)
+            else:
+                self._runs.append(Run(run.first, run.types[:], run.data[:]))
+            self.last_id = run.last_id
+        if self._bytes > self._max_bytes:
+            self._shrink()
 
-    def add_before(self, entries: Sequence[Entry]) -> bool:
-        """Add what the floor stands on, the newest of it first; False if not all of it has room."""
-        if not entries or entries[-1].id != self.floor:
-            return False
-        start = len(entries)
-        while start:
-            cost = _cost(entries[start - 1].data)
-            if self._bytes + cost > self._max_bytes:
+    def _shrink(self) -> None:
+        """Let the oldest go; the newest one stays."""
+        while self._bytes > self._max_bytes:
+            (epoch, seq), types, data = self._runs[0]
+            spare = len(data) - (len(self._runs) == 1)
+            drop = 0
+            while self._bytes > self._max_bytes and drop < spare:
+                self._bytes -= _cost(data[drop : drop + 1])
+                drop += 1
+            if drop == 0:
                 break
-            self._bytes += cost
-            start -= 1
-        fresh = entries[start:]
-        if fresh:
-            self.floor = predecessor(fresh[0])
-            self._places[:0] = [_place(entry.id) for entry in fresh]
-            self._types[:0] = [entry.type for entry in fresh]
-            self._data[:0] = [entry.data for entry in fresh]
-        return start == 0
+            self.floor = EntryId(epoch, seq + drop - 1)
+            del types[:drop], data[:drop]
+            self._runs[:1] = [Run(self.floor.successor, types, data)] if data else []
+        for blocks in self._blocks.values():
+            for start in [start for start in blocks if start <= self.floor]:
+                del blocks[start]
+
+    def add_before(self, runs: Sequence[Run]) -> bool:
+        """Add what the floor stands on, the newest of it first; False if not all of it has room."""
+        if not runs or runs[-1].last_id != self.floor:
+            return False
+        for run in reversed(runs):
+            (epoch, seq), types, data = run
+            start = len(data)
+            while start:
+                cost = _cost(data[start - 1 : start])
+                if self._bytes + cost > self._max_bytes:
+                    break
+                self._bytes += cost
+                start -= 1
+            if start < len(data):
+                self._put_before(Run(EntryId(epoch, seq + start), types[start:], data[start:]))
+            if start:
+                return False
+        return True
+
+    def _put_before(self, run: Run) -> None:
+        self.floor = run.predecessor
+        if self._runs and run.last_id.successor == self._runs[0].first:
+            _, types, data = self._runs[0]
+            self._runs[0] = Run(run.first, run.types + types, run.data + data)
+        else:
+            self._runs.insert(0, run)
 
     def rebase(self, floor: EntryId) -> None:
         """Forget everything: the log itself went back to `floor`."""
-        self.floor = floor
+        self.floor = self.last_id = floor
         self.has_reached_back = False
         self._bytes = 0
-        self._places.clear()
-        self._types.clear()
-        self._data.clear()
+        self._runs.clear()
         self._blocks.clear()
 
     def reaches(self, cursor: EntryId) -> bool:
@@ -137,67 +148,53 @@ class Window:
 
     def read(self, cursor: EntryId, dialect: Dialect) -> Piece | None:
         """Return what comes next beyond `cursor`, which it reaches; None if nothing does yet."""
-        places = self._places
-        start = bisect_right(places, _place(cursor))
-        if start == len(places):
+        if cursor >= self.last_id:
             return None
-        stands_on = predecessor(self._entry(start))
+        number = next(at for at, run in enumerate(self._runs) if run.last_id > cursor)
+        (epoch, seq), _, _ = run = self._runs[number]
+        skip = max(0, cursor.seq + 1 - seq) if cursor.epoch == epoch else 0
+        stands_on = EntryId(epoch, seq + skip - 1) if skip else run.predecessor
         frames: list[bytes] = []
-        size, at = 0, start
-        while at < len(places) and size < MAX_PIECE:
-            end = self._end_of_block(at)
-            frames.append(self._frame(dialect, at, end))
+        size = end = 0
+        for run, start, end in self._walk(number, skip):
+            frames.append(self._frame(dialect, run, start, end))
             size += len(frames[-1])
-            at = end
-        return Piece(
-            stands_on, _id(places[at - 1]), self._types[at - 1] in CLOSING, b"".join(frames)
-        )
+            if size >= MAX_PIECE:
+                break
+        last_id = EntryId(run.first.epoch, run.first.seq + end - 1)
+        return Piece(stands_on, last_id, run.types[end - 1] in CLOSING, b"".join(frames))
 
-    def _end_of_block(self, at: int) -> int:
-        """Return the index behind the block that the entry at `at` belongs to."""
-        places = self._places
-        last = places[at] | (BLOCK - 1)
-        end = at + last - places[at] + 1
-        # Nearly always: ids without a hole.
-        if end <= len(places) and places[end - 1] == last:
-            return end
-        return bisect_right(places, last, at)
+    def _walk(self, number: int, start: int) -> Iterator[tuple[Run, int, int]]:
+        """Yield the pieces of blocks from there on: of which run, and from where to where."""
+        for run in self._runs[number:]:
+            while start < len(run.data):
+                end = min(start + BLOCK - (run.first.seq + start) % BLOCK, len(run.data))
+                yield run, start, end
+                start = end
+            start = 0
 
-    def _frame(self, dialect: Dialect, start: int, end: int) -> bytes:
+    def _frame(self, dialect: Dialect, run: Run, start: int, end: int) -> bytes:
         """Return the frames of entries of one block, kept for others if it begins with them."""
-        place = self._places[start]
-        if place & (BLOCK - 1):
-            return self._encode(dialect, start, end)
+        first = EntryId(run.first.epoch, run.first.seq + start)
+        if _find_block(first) != first:
+            return self._encode(dialect, run, first, start, end)
         blocks = self._blocks.get(dialect.name)
         if blocks is None:
             blocks = self._blocks[dialect.name] = {}
-        frames = blocks.get(place)
+        frames = blocks.get(first)
         if frames is None:
-            frames = blocks[place] = self._encode(dialect, start, end)
+            frames = blocks[first] = self._encode(dialect, run, first, start, end)
         return frames
 
-    def _encode(self, dialect: Dialect, start: int, end: int) -> bytes:
-        texts = self._data[start:end]
-        # Nearly always: a tenth of the time that entries take which are made to be joined.
-        if self._types[start:end].count(EventType.TOKEN) == len(texts) and (
-            sum(map(len, texts)) <= MAX_JOINED
-        ):
-            joined = Entry(_id(self._places[end - 1]), EventType.TOKEN, join_data(texts))
-            return dialect.encode(self.generation, joined)
-        entries = [self._entry(at) for at in range(start, end)]
-        return encode_history(dialect, self.generation, entries)
-
-    def _entry(self, at: int) -> Entry:
-        return Entry(_id(self._places[at]), self._types[at], self._data[at])
+    def _encode(self, dialect: Dialect, run: Run, first: EntryId, start: int, end: int) -> bytes:
+        part = Run(first, run.types[start:end], run.data[start:end])
+        return encode_run(dialect, self.generation, part)
 
 
-def _cost(data: bytes) -> int:
-    return 2 * len(data) + ENTRY_COST
+def _cost(data: Sequence[bytes]) -> int:
+    return 2 * sum(map(len, data)) + ENTRY_COST * len(data)
 
 
-def _place(entry_id: EntryId) -> int:
-    return entry_id.epoch << _SEQ_BITS | entry_id.seq
-
-
-def _id(place: int) -> EntryId:
-    return EntryId(place >> _SEQ_BITS, place & _SEQ_MASK)
+def _find_block(entry_id: EntryId) -> EntryId:
+    """Return where the block of an entry begins."""
+    return EntryId(entry_id.epoch, entry_id.seq - entry_id.seq % BLOCK)

@@ -9,6 +9,7 @@ length is given; every chunk is `<size in hex> CRLF <bytes> CRLF` (RFC 9112, sec
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 
@@ -29,15 +30,7 @@ class Connection(Protocol):
         ...
 
     def write(self, data: bytes) -> None:
-        """Send bytes of the body as they are."""
-        ...
-
-    def gather(self) -> None:
-        """Hold back what is written, until `flush` or the event loop's next turn."""
-        ...
-
-    def flush(self) -> None:
-        """Send what was held back."""
+        """Send bytes of the body as they are, before the event loop's next turn."""
         ...
 
 
@@ -55,9 +48,8 @@ class Wire:
         self._connection = connection
         self._attention: asyncio.Future[None] | None = None
         self.spoke_at = 0.0
-        """When something was last written, by the event loop's clock."""
+        """When something was last written, by `monotonic()`."""
         connection.on_change = self.wake
-        connection.gather()
 
     @property
     def is_lost(self) -> bool:
@@ -69,10 +61,11 @@ class Wire:
         """Whether the client must read before more is written."""
         return self._connection.is_full
 
-    def write(self, chunk: bytes, now: float) -> None:
-        """Write one whole chunk; `now` is the event loop's clock."""
+    def write(self, chunk: bytes) -> None:
+        """Write one whole chunk."""
         self._connection.write(chunk)
-        self.spoke_at = now
+        # Not the event loop's clock: to ask which loop runs is a system call (until Python 3.12).
+        self.spoke_at = monotonic()
 
     def wake(self) -> None:
         """Have who waits look again."""

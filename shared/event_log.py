@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from shared.connections import Client, Command, is_garbage, reading_record
 from shared.errors import RecordUnreadable, StoreUnavailable
-from shared.events import Entry, decode_entries
+from shared.events import Entry, Run, decode_entries, decode_runs
 from shared.generation import Record, State, Upstream, decode_record
 from shared.ids import BEGINNING, EntryId, GenerationId, decode_entry_id
 from shared.keys import Keys
@@ -188,8 +188,8 @@ class EventLog:
 
     async def read_back(
         self, generation: GenerationId, before: EntryId, count: int = PAGE
-    ) -> list[Entry]:
-        """Return the last `count` entries up to and with `before`, in order.
+    ) -> list[Run]:
+        """Return the last `count` entries up to and with `before`, in order, as runs.
 
         Raises: RecordUnreadable, StoreUnavailable.
         """
@@ -197,7 +197,7 @@ class EventLog:
             rows = await self._client.call(
                 "XREVRANGE", self._keys.log(generation), str(before), "-", "COUNT", count
             )
-            return decode_entries(rows[::-1])
+            return decode_runs(rows[::-1])
 
     async def view(
         self, generation: GenerationId, after: EntryId = BEGINNING, count: int = PAGE

@@ -66,11 +66,35 @@ class Entry(NamedTuple):
 Row = tuple[bytes, Any]
 """An id, and `[t, type, d, data]` or the same as a dict."""
 
-_FEW: Final = 4
-"""Rows whose ids are read one by one: to look for a way around that takes longer."""
-
 _new: Final = tuple.__new__
 """As EntryId(…) or Entry(…), in half the time: followers are given entries by the million."""
+
+
+class Run(NamedTuple):
+    """Neighbouring entries of one epoch, of which no id is missing: only the first one is kept."""
+
+    first: EntryId
+    types: list[EventType]
+    data: list[bytes]
+
+    @property
+    def last_id(self) -> EntryId:
+        """The id of its last entry."""
+        epoch, seq = self.first
+        return _new(EntryId, (epoch, seq + len(self.data) - 1))
+
+    @property
+    def predecessor(self) -> EntryId:
+        """See `predecessor`, of its first entry."""
+        return predecessor(Entry(self.first, self.types[0], self.data[0]))
+
+    def entries(self) -> list[Entry]:
+        """Return its entries, which are at least one."""
+        epoch, start = self.first
+        return [
+            _new(Entry, (_new(EntryId, (epoch, seq)), kind, data))
+            for seq, (kind, data) in enumerate(zip(self.types, self.data, strict=True), start)
+        ]
 
 
 class Event(NamedTuple):
@@ -95,23 +119,48 @@ def decode_data(data: bytes) -> dict[str, Any]:
 
 
 def decode_entries(rows: Sequence[Row]) -> list[Entry]:
-    """Read neighbouring entries of a log as Redis returns them, in its order.
+    """Read neighbouring entries of a log as Redis returns them, in its order."""
+    return [entry for run in decode_runs(rows) for entry in run.entries()]
+
+
+def decode_runs(rows: Sequence[Row]) -> list[Run]:
+    """Read the same as runs: nearly always it is one.
 
     Ids rise: where the first and the last are of one epoch and as far apart as there are rows
     between them, no id in between can be another than the next one, and none is read.
     """
-    if rows and isinstance(rows[0][1], dict):
+    if not rows:
+        return []
+    if isinstance(rows[0][1], dict):
         rows = [(raw, (b"", fields[TYPE_FIELD], b"", fields[DATA_FIELD])) for raw, fields in rows]
-    if len(rows) > _FEW:
-        (epoch, start), (last_epoch, end) = (decode_entry_id(rows[at][0]) for at in (0, -1))
-        if epoch == last_epoch and end - start == len(rows) - 1:
-            return [
-                _new(Entry, (_new(EntryId, (epoch, seq)), _TYPES[fields[1]], fields[3]))
-                for seq, (_, fields) in enumerate(rows, start)
-            ]
-    return [
-        _new(Entry, (decode_entry_id(raw), _TYPES[fields[1]], fields[3])) for raw, fields in rows
-    ]
+    first = epoch, seq = decode_entry_id(rows[0][0])
+    types = [_TYPES[fields[1]] for _, fields in rows]
+    data = [fields[3] for _, fields in rows]
+    if rows[-1][0] == b"%d-%d" % (epoch, seq + len(rows) - 1):
+        return [Run(first, types, data)]
+    ids = [decode_entry_id(raw) for raw, _ in rows]
+    return gather_runs(map(Entry, ids, types, data))
+
+
+def gather_runs(entries: Iterable[Entry]) -> list[Run]:
+    """Return entries in order of id as the runs that they are."""
+    runs: list[Run] = []
+    expected: EntryId | None = None
+    for entry_id, kind, data in entries:
+        if entry_id == expected:
+            runs[-1].types.append(kind)
+            runs[-1].data.append(data)
+        else:
+            runs.append(Run(entry_id, [kind], [data]))
+        expected = entry_id.successor
+    return runs
+
+
+def drop_known(runs: list[Run], known: EntryId) -> list[Run]:
+    """Return what of `runs` lies beyond `known`."""
+    if not runs or runs[0].first > known:
+        return runs
+    return gather_runs(entry for run in runs for entry in run.entries() if entry.id > known)
 
 
 def predecessor(entry: Entry) -> EntryId:

@@ -11,7 +11,7 @@ from api.history import AT_ONCE, PATIENCE_S, History
 from api.window import Window
 from shared.errors import RecordUnreadable, StoreUnavailable
 from shared.event_log import PAGE, EventLog, LogView, Question
-from shared.events import Entry
+from shared.events import Run
 from shared.ids import BEGINNING, EntryId, GenerationId
 from tests.support.stores import Stores, tokens
 from tests.support.virtual_clock import run_virtual
@@ -40,7 +40,7 @@ class GatedLog(EventLog):
 
     async def read_back(
         self, generation: GenerationId, before: EntryId, count: int = PAGE
-    ) -> list[Entry]:
+    ) -> list[Run]:
         self.read_back_from.append(before)
         return await super().read_back(generation, before, count)
 
@@ -232,7 +232,7 @@ def test_a_window_reaches_back_once_for_all() -> None:
     async def act(scene: Scene) -> None:
         texts = [f"{number} " for number in range(2 * PAGE)]
         generation, last = await scene.create(*texts)
-        followed = FollowedLog(Window(generation, last, 10_000_000))
+        followed = FollowedLog(b"log", Window(generation, last, 10_000_000))
         await asyncio.gather(*[scene.history.reach_back(followed) for _ in range(100)])
         assert len(scene.log.read_back_from) == 3
         assert followed.window.floor == BEGINNING
@@ -248,7 +248,7 @@ def test_a_small_window_reaches_back_as_far_as_it_may() -> None:
 
     async def act(scene: Scene) -> None:
         generation, last = await scene.create(*["x"] * PAGE)
-        followed = FollowedLog(Window(generation, last, 20_000))
+        followed = FollowedLog(b"log", Window(generation, last, 20_000))
         for _ in range(2):
             await scene.history.reach_back(followed)
         assert len(scene.log.read_back_from) == 1

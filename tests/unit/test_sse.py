@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from api.sse import (
     CHAT,
     HEARTBEAT,
+    MAX_JOINED,
     NATIVE,
     Dialect,
     encode_history,
     encode_reconnect,
     encode_retry,
+    encode_run,
     join_texts,
 )
-from shared.events import JOINABLE, Entry, EventType, encode_data, fold
+from shared.events import JOINABLE, Entry, EventType, encode_data, fold, gather_runs
 from shared.ids import BEGINNING, EntryId, GenerationId
 from tests.support.sse_reader import Event, SseReader
 
@@ -250,3 +252,17 @@ def test_the_closing_event_is_dispatched_even_with_empty_data(
     """`done` fires in a browser although the chat sends no data with it."""
     (event,) = SseReader().feed(encode(GENERATION, entry(1, EventType.DONE, {})))
     assert event.type == "done"
+
+
+def test_a_run_is_told_in_frames_of_bounded_size() -> None:
+    """A reader that is cut within a frame begins it anew: long texts are not all one frame."""
+    texts = ["x" * 1000 for _ in range(40)]
+    entries = [
+        Entry(EntryId(5, at), EventType.TOKEN, encode_data({"text": text}))
+        for at, text in enumerate(texts, 1)
+    ]
+    (run,) = gather_runs(entries)
+    events = SseReader().feed(encode_run(NATIVE, GENERATION, run))
+    assert "".join(json.loads(event.data)["text"] for event in events) == "".join(texts)
+    assert all(len(event.data) < MAX_JOINED + 2000 for event in events)
+    assert events[-1].last_event_id == "5-40"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from api.sse import CHAT, NATIVE
 from api.window import BLOCK, ENTRY_COST, MAX_PIECE, Window
-from shared.events import Entry, EventType, encode_data
+from shared.events import Entry, EventType, encode_data, gather_runs
 from shared.ids import EntryId, GenerationId
 from tests.support.fold import fold
 from tests.support.fold_chat import fold_chat
@@ -43,7 +43,7 @@ def flat(made: list[list[Entry]]) -> list[Entry]:
 
 def filled(entries: list[Entry], max_bytes: int = 10_000_000) -> Window:
     window = Window(GENERATION, FLOOR, max_bytes)
-    window.add(entries)
+    window.add(gather_runs(entries))
     return window
 
 
@@ -92,8 +92,39 @@ def test_a_block_ends_with_its_epoch(before: int, seen: int, beyond: int) -> Non
     entries = [*first, opens, *then]
     window = filled(entries[: before + 1 + seen])
     check_complete(window, entries[: before + 1 + seen], FLOOR)
-    window.add(entries[before + 1 + seen :])
-    check_complete(window, entries, FLOOR)
+    window.add(gather_runs(entries[before + 1 + seen :]))
+    for cursor in (FLOOR, first[0].id, first[-1].id, opens.id):
+        check_complete(window, entries, cursor)
+
+
+def test_an_id_that_is_missing_stays_missing() -> None:
+    """Where a log has a hole nobody goes on as if it had none, and no entry changes its id."""
+    ids = [EntryId(5, 1), EntryId(5, 2), EntryId(5, 4), EntryId(7, 5)]
+    window = filled([])
+    for each in ids:
+        window.add(gather_runs([Entry(each, EventType.TOKEN, encode_data({"text": str(each)}))]))
+    told = []
+    for cursor in (FLOOR, EntryId(5, 2), EntryId(5, 3), EntryId(5, 4), EntryId(6, 9)):
+        piece = window.read(cursor, NATIVE)
+        assert piece is not None
+        told.append((piece.stands_on, piece.last_id, piece.frames.count(b"event:")))
+    assert told == [
+        (FLOOR, EntryId(7, 5), 3),
+        (EntryId(5, 3), EntryId(7, 5), 2),
+        (EntryId(5, 3), EntryId(7, 5), 2),
+        (EntryId(7, 4), EntryId(7, 5), 1),
+        (EntryId(7, 4), EntryId(7, 5), 1),
+    ]
+    assert window.last_id == EntryId(7, 5)
+
+
+def test_a_window_keeps_its_own_of_what_it_is_given() -> None:
+    """The same entries go to whoever is live."""
+    runs = gather_runs([entry(1, "a")])
+    window = Window(GENERATION, FLOOR, 1000)
+    window.add(runs)
+    window.add(gather_runs([entry(2, "b")]))
+    assert runs == gather_runs([entry(1, "a")])
 
 
 @given(sizes, bounds, st.integers(0, 40))
@@ -103,7 +134,7 @@ def test_what_lies_beyond_a_cursor_is_complete_or_refused(
     """Never a silent hole, never anything twice, in every dialect."""
     window, made = Window(GENERATION, FLOOR, max_bytes), batches(sizes)
     for batch in made:
-        window.add(batch)
+        window.add(gather_runs(batch))
     entries = flat(made)
     check_complete(window, entries, EntryId(5, min(cut, len(entries))))
 
@@ -118,13 +149,13 @@ def test_blocks_are_whole_wherever_a_window_begins_and_ends(
     window = Window(
         GENERATION, entries[before - 1].id, room * (ENTRY_COST + 2 * len(entries[0].data))
     )
-    window.add(entries[before : before + beyond // 2])
+    window.add(gather_runs(entries[before : before + beyond // 2]))
     for cursor in draw.draw(st.lists(st.integers(0, before + beyond // 2), max_size=4)):
         check_complete(window, entries[: before + beyond // 2], EntryId(5, cursor))
-    window.add_before(entries[:before])
+    window.add_before(gather_runs(entries[:before]))
     for cursor in draw.draw(st.lists(st.integers(0, before + beyond // 2), max_size=4)):
         check_complete(window, entries[: before + beyond // 2], EntryId(5, cursor))
-    window.add(entries[before + beyond // 2 :])
+    window.add(gather_runs(entries[before + beyond // 2 :]))
     for cursor in draw.draw(st.lists(st.integers(0, before + beyond), max_size=4)):
         check_complete(window, entries, EntryId(5, cursor))
 
@@ -134,10 +165,11 @@ def test_a_window_keeps_no_more_bytes_than_it_may(sizes: list[list[int]], max_by
     """Only the newest entry is kept whatever its size, and no smaller window would do."""
     window, made = Window(GENERATION, FLOOR, max_bytes), batches(sizes)
     for batch in made:
-        window.add(batch)
+        window.add(gather_runs(batch))
     kept = [entry for entry in flat(made) if entry.id > window.floor]
     total = sum(2 * len(entry.data) + ENTRY_COST for entry in kept)
     assert total <= max_bytes or len(kept) == 1
+    assert kept or not flat(made)
     check_complete(window, flat(made), window.floor)
 
 
@@ -146,7 +178,7 @@ def test_the_last_id_is_the_newest_seen(sizes: list[list[int]], max_bytes: int) 
     """Where nothing was added, it is the floor."""
     window, made = Window(GENERATION, FLOOR, max_bytes), batches(sizes)
     for batch in made:
-        window.add(batch)
+        window.add(gather_runs(batch))
     assert window.last_id == EntryId(5, len(flat(made)))
 
 
@@ -157,7 +189,7 @@ def test_a_whole_block_is_joined_and_encoded_once() -> None:
         read_all(window, cursor, dialect)
     # Of each: the rest of the first block. Once: the second, and the one entry of the third.
     assert dialect.calls == 3 + 2
-    window.add([entry(2 * BLOCK + 1, "b")])
+    window.add(gather_runs([entry(2 * BLOCK + 1, "b")]))
     read_all(window, EntryId(5, 2 * BLOCK - 1), dialect)
     assert dialect.calls == 3 + 2 + 1
 
@@ -168,7 +200,7 @@ def test_blocks_go_with_their_entries() -> None:
     tracemalloc.start()
     window = filled([], room)
     for start in range(1, 50 * BLOCK, BLOCK):
-        window.add([entry(seq, "x" * size) for seq in range(start, start + BLOCK)])
+        window.add(gather_runs([entry(seq, "x" * size) for seq in range(start, start + BLOCK)]))
         read_all(window, window.floor)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -189,13 +221,13 @@ def test_what_came_before_is_added_newest_first() -> None:
     old, new = flat(batches([[1] * 4])), [entry(5, "e")]
     cost = ENTRY_COST + 2 * len(old[0].data)
     window = Window(GENERATION, old[-1].id, 3 * cost)  # for three of one letter each
-    window.add(new)
-    assert not window.add_before(old)
+    window.add(gather_runs(new))
+    assert not window.add_before(gather_runs(old))
     assert window.floor == EntryId(5, 2)
     check_complete(window, [*old, *new], EntryId(5, 2))
     roomy = Window(GENERATION, old[-1].id, 10 * cost)
-    assert roomy.add_before(old[1:])
-    assert roomy.add_before(old[:1])
+    assert roomy.add_before(gather_runs(old[1:]))
+    assert roomy.add_before(gather_runs(old[:1]))
     assert roomy.floor == FLOOR
     check_complete(roomy, old, FLOOR)
 
@@ -203,8 +235,8 @@ def test_what_came_before_is_added_newest_first() -> None:
 def test_what_the_window_does_not_stand_on_is_not_added_before_it() -> None:
     """Read before the log was rolled back, or of another log altogether."""
     window = Window(GENERATION, EntryId(5, 9), 10_000)
-    assert not window.add_before([entry(8, "x")])
-    assert not window.add_before([])
+    assert not window.add_before(gather_runs([entry(8, "x")]))
+    assert not window.add_before(gather_runs([]))
     assert window.floor == EntryId(5, 9)
 
 
@@ -218,7 +250,7 @@ def test_a_rebased_window_has_forgotten_what_redis_lost() -> None:
     assert read_all(window, old[0].id) == []
     assert read_all(window, FLOOR) is None
     new = [entry(at, "n") for at in range(2, 3 * BLOCK)]
-    window.add(new)
+    window.add(gather_runs(new))
     check_complete(window, new, old[0].id)
 
 
@@ -226,8 +258,8 @@ def test_a_rebased_window_has_its_whole_room_again() -> None:
     """Bytes of forgotten entries do not count."""
     window = Window(GENERATION, FLOOR, 2 * ENTRY_COST + 100)
     (old,) = batches([[30]])
-    window.add(old)
+    window.add(gather_runs(old))
     window.rebase(FLOOR)
     (entries,) = batches([[10, 10]])
-    window.add(entries)
+    window.add(gather_runs(entries))
     check_complete(window, entries, FLOOR)

@@ -1,0 +1,69 @@
+"""What is asked of Redis on the tracked connection, and when."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from api.followed import BATCH, FollowedLogs
+from api.tracking import Conversation
+from api.window import Window
+from shared.ids import BEGINNING, GenerationId
+from tests.support.wait import within
+
+NOTHING_NEW = b"_\r\n"
+"""As RESP3 says it."""
+
+
+class Peer:
+    """The other end: counts what it is asked, and answers when it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.asked = 0
+
+    async def wait_asked(self, reads: int) -> None:
+        async with within(5, lambda: f"{self.asked} reads"):
+            while self.asked < reads:
+                await self._reader.readuntil(b"XREAD\r\n")
+                self.asked += 1
+
+    def answer(self, reads: int) -> None:
+        self._writer.write(NOTHING_NEW * reads)
+
+
+@asynccontextmanager
+async def open_conversation(logs: FollowedLogs) -> AsyncIterator[Peer]:
+    ours, theirs = socket.socketpair()
+    streams = await asyncio.open_connection(sock=ours)
+    peer_reader, peer_writer = await asyncio.open_connection(sock=theirs)
+    talking = asyncio.create_task(Conversation(logs, streams).run())
+    try:
+        yield Peer(peer_reader, peer_writer)
+    finally:
+        talking.cancel()
+        with suppress(asyncio.CancelledError):
+            await talking
+        for writer in (streams[1], peer_writer):
+            writer.close()
+            await writer.wait_closed()
+
+
+def dirty_logs(count: int) -> FollowedLogs:
+    logs = FollowedLogs()
+    for number in range(count):
+        logs.add(b"log %d" % number, Window(GenerationId(f"gen_{number}"), BEGINNING, 1000))
+    return logs
+
+
+async def test_redis_reads_a_batch_while_the_one_before_is_worked_on() -> None:
+    """Two are under way at most: what gets dirty meanwhile gathers, and is asked for once."""
+    logs = dirty_logs(3 * BATCH)
+    async with open_conversation(logs) as peer:
+        await peer.wait_asked(2 * BATCH)
+        unasked = [followed.key for followed in logs.take_dirty()]
+        assert len(unasked) == BATCH
+        for key in unasked:
+            logs.mark_dirty(key)
+        peer.answer(BATCH)
+        await peer.wait_asked(3 * BATCH)

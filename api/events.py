@@ -86,16 +86,19 @@ class FollowRoute:
             generation = parse_generation_id(text)
             cursor = _find_cursor(scope)
             await self._turnstile.enter()
+            connection: Connection = scope["extensions"][CONNECTION]
+            if connection.is_lost:
+                return
             found = await _look(held, generation, cursor)
         except RejoinError as error:
             found = problems.to_response(error)
         if isinstance(found, Response):
             await found(scope, receive, send)
             return
-        connection: Connection = scope["extensions"][CONNECTION]
         wire = Wire(connection)
         try:
-            await send(_START)
+            # A message of its own: CORS, which stands before this, writes its headers into it.
+            await send(dict(_START))
             follower = Follower(held.tail(generation, NATIVE), wire, held.patience.heartbeat)
             serving = follower.serve(found, cursor)
             del found  # not kept while it waits

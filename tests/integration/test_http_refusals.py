@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from shared.connections import Client
-from tests.support.api_client import Reply, chat_path
+from tests.support.api_client import Reply, chat_path, follow_path
 from tests.support.api_process import ApiProcess, open_api
+from tests.support.author import Author
 from tests.support.redis_server import RedisServer
 from tests.support.wait import within
 
@@ -237,3 +238,18 @@ async def test_a_listed_origin_may_ask_before(strict: ApiProcess) -> None:
     foreign = {**headers, "origin": "https://evil.example"}
     reply = await strict.call("OPTIONS", "/v1/generations", headers=foreign)
     assert "access-control-allow-origin" not in reply.headers
+
+
+async def test_every_follow_is_told_its_own_origin_and_no_other(
+    strict: ApiProcess, client: Client
+) -> None:
+    """Thousands have the same head but for that: what one is told stays with it."""
+    author = await Author.create(client)
+    await author.claim()
+    await author.close()
+    for origin in (ALLOWED, None, ALLOWED):
+        headers = {"origin": origin} if origin else {}
+        reply = await strict.call("GET", follow_path(author.generation), headers=headers)
+        assert reply.status == 200
+        assert reply.headers.get("access-control-allow-origin") == origin
+        assert reply.headers["vary"] == "Origin"

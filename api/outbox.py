@@ -51,11 +51,10 @@ class Outgoing(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send, but not at once."""
-        if not self._held:
-            self._held = bytes(data)
+        is_first = not self._held
+        self._held += bytes(data)
+        if is_first:
             self._outbox.add(self)
-            return
-        self._held += data
         if len(self._held) >= HELD:
             self.flush()
 

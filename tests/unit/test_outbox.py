@@ -82,6 +82,8 @@ async def test_no_more_than_a_bound_is_held() -> None:
         assert line.arrived() is None
         line.outgoing.write(b"z")
         assert line.arrived() == b"x" + b"y" * (HELD - 2) + b"z"
+        line.outgoing.write(b"y" * HELD)
+        assert line.arrived() == b"y" * HELD
 
 
 async def test_what_was_said_before_the_end_is_sent() -> None:

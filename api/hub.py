@@ -180,8 +180,8 @@ class Hub:
                 self.is_polling = is_served and self._deaf.is_set()
 
     async def _read_dirty(self) -> bool:
-        """Read what is dirty without tracking it. False if Redis is away."""
-        while batch := self._logs.take_dirty():
+        """Read what is dirty, until it is tracked again. False if Redis is away."""
+        while self._deaf.is_set() and (batch := self._logs.take_dirty()):
             try:
                 replies = await self._client.try_all(followed.read_command() for followed in batch)
             except StoreUnavailable:

@@ -5,9 +5,11 @@ next change sends one `invalidate` to this connection; FLUSHALL sends one withou
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
+from time import monotonic
 from typing import Any, Final
 
 from hiredis import PushNotification, Reader, ReplyError
@@ -96,16 +98,21 @@ class Conversation:
             raise lost.exceptions[0] from group
 
     async def _write(self) -> None:
+        """Send reads and, where there are none, a PING; once a second wait for all answers."""
+        settled_at = monotonic()
         while True:
-            try:
+            expected: Sequence[FollowedLog | None] = [None]
+            packed = [_PING]
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PING_EVERY.total_seconds()):
                     await self._logs.wait_dirty()
-            except TimeoutError:
-                await self._send([None], [_PING], ahead=0)
-                continue
-            logs = self._logs.take_dirty()
-            if logs:
-                await self._send(logs, [followed.packed_read() for followed in logs], ahead=AHEAD)
+                if not (logs := self._logs.take_dirty()):
+                    continue
+                expected, packed = logs, [followed.packed_read() for followed in logs]
+            is_due = monotonic() - settled_at >= PING_EVERY.total_seconds()
+            await self._send(expected, packed, ahead=0 if is_due else AHEAD)
+            if is_due:
+                settled_at = monotonic()
 
     async def _send(
         self, expected: Sequence[FollowedLog | None], packed: Sequence[bytes], *, ahead: int

@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+import structlog
+
 from api.sse import Dialect, encode_run
 from api.window import Window
 from api.wire import encode_chunk
@@ -17,6 +19,8 @@ READ_COUNT: Final = 100
 
 BATCH: Final = 50
 """Logs per pipeline, for the same reason; and while one is read here Redis answers the next."""
+
+log = structlog.get_logger()
 
 _READ_HEAD: Final = (
     b"*6\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n$%d\r\n%d\r\n$7\r\nSTREAMS\r\n"
@@ -75,6 +79,7 @@ class FollowedLog:
         "furthest",
         "is_gone",
         "is_overdue",
+        "is_unreadable",
         "key",
         "live",
         "window",
@@ -87,6 +92,8 @@ class FollowedLog:
         self.followers = 0
         self.is_gone = False
         """Whether record and log both vanished."""
+        self.is_unreadable = False
+        """Whether somebody else wrote into it what cannot be told."""
         self.furthest = window.floor
         """The newest entry that any follower was given; history may be ahead of the window."""
         self.alarms = 0
@@ -163,11 +170,15 @@ class FollowedLog:
             self.rebase(last_id)
 
     def rebase(self, last_id: EntryId) -> None:
-        """The log itself is shorter than what we saw: Redis lost its last writes."""
-        self.furthest = last_id
+        """The log itself is shorter than what we saw: Redis lost its last writes.
+
+        Its followers compare their own cursors: the next sweep would find nothing amiss any more.
+        """
         if last_id < self.window.last_id:
             self.window.rebase(last_id)
-            self.notify()
+        if last_id < self.furthest:
+            self.furthest = last_id
+            self.raise_alarm()
 
     def raise_alarm(self) -> None:
         """Have every follower compare its cursor with the log."""
@@ -262,9 +273,9 @@ class FollowedLogs:
         if len(rows) >= READ_COUNT:
             self.mark_dirty(key)
         try:
-            runs = decode_runs(rows)
-        except GARBLED:
-            # Not entries of ours: whoever follows looks, and hears that the log is unreadable.
-            followed.raise_alarm()
-            return
-        followed.take(runs)
+            followed.take(decode_runs(rows))
+        except GARBLED as error:
+            # Not entries of ours: whoever comes back is told so.
+            log.warning("log_unreadable", log=key.decode(), reason=str(error)[:200])
+            followed.is_unreadable = True
+            followed.notify()

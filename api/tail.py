@@ -18,6 +18,7 @@ from api.history import History
 from api.hub import Hub
 from api.sse import HEARTBEAT, Dialect, encode_history, encode_reconnect
 from api.window import Piece
+from shared.connections import reading_record
 from shared.errors import GenerationUnknown, RecordUnreadable, StoreUnavailable
 from shared.event_log import LogView
 from shared.events import CLOSING, Entry, predecessor
@@ -53,7 +54,6 @@ class Tail:
     __slots__ = (
         "_alarms_seen",
         "_cursor",
-        "_dialect",
         "_generation",
         "_has_begun",
         "_has_forgotten",
@@ -63,6 +63,7 @@ class Tail:
         "_settings",
         "_store",
         "_view",
+        "dialect",
     )
 
     def __init__(
@@ -76,7 +77,8 @@ class Tail:
         settings: TailSettings,
     ) -> None:
         self._generation = generation
-        self._dialect = dialect
+        self.dialect = dialect
+        """How its reader is told."""
         self._hub = hub
         self._history = history
         self._store = store
@@ -87,11 +89,6 @@ class Tail:
         self._is_ended = False
         self._has_forgotten = False
         self._alarms_seen = 0
-
-    @property
-    def dialect(self) -> Dialect:
-        """How its reader is told."""
-        return self._dialect
 
     @property
     def is_ended(self) -> bool:
@@ -106,7 +103,7 @@ class Tail:
         self._cursor, self._view = cursor, view
         followed = self._hub.join(self._generation, view.last_id)
         self._alarms_seen = followed.alarms
-        return self._dialect.encode_opening(self._generation, cursor), followed
+        return self.dialect.encode_opening(self._generation, cursor), followed
 
     def leave(self, followed: FollowedLog) -> None:
         """End what `begin` began."""
@@ -158,28 +155,32 @@ class Tail:
             return await self._find_next(followed)
         except RecordUnreadable:
             # Whoever comes back is told so.
-            self._is_ended = True
-            return b""
+            return self._end()
 
     async def _find_next(self, followed: FollowedLog) -> bytes | None:
         if self._hub.draining.is_set():
             self._is_ended = True
-            return encode_reconnect(_draw_reconnect())
+            pause = timedelta(milliseconds=random.randint(*_RECONNECT_SPREAD_MS))
+            return encode_reconnect(pause)
         if not self._has_begun:
             return await self._begin(followed)
         if not followed.window.reaches(self._cursor):
             return await self._read_history(followed)
-        piece = followed.window.read(self._cursor, self._dialect)
+        with reading_record():
+            piece = followed.window.read(self._cursor, self.dialect)
         if piece is not None:
             self._advance(followed, piece)
             return piece.frames
-        if followed.is_gone:
-            self._is_ended = True
-            return b""
+        if followed.is_gone or followed.is_unreadable:
+            return self._end()
         if followed.is_overdue or followed.alarms != self._alarms_seen:
             await self._look(followed)
             return b""
         return None
+
+    def _end(self) -> bytes:
+        self._is_ended = True
+        return b""
 
     async def _begin(self, followed: FollowedLog) -> bytes:
         """Return the history that one read brings, from where this reader has to start."""
@@ -208,8 +209,7 @@ class Tail:
         if not entries:
             # Below the window's floor, yet nothing beyond the cursor: the log lost its end, or is
             # gone. The reader comes back with its cursor, and is told which.
-            self._is_ended = True
-            return b""
+            return self._end()
         return self._tell(followed, entries)
 
     async def _look(self, followed: FollowedLog) -> None:
@@ -220,8 +220,9 @@ class Tail:
         alarms = followed.alarms
         try:
             if followed.is_overdue:
-                await self._store.expire(self._generation)
+                # One of its followers does it for all; where that fails, the next sweep sees it.
                 followed.is_overdue = False
+                await self._store.expire(self._generation)
         except GenerationUnknown:
             self._is_ended = True
             return
@@ -258,9 +259,11 @@ class Tail:
 
     def _tell(self, followed: FollowedLog, entries: Sequence[Entry]) -> bytes:
         """Return what was read from Redis, framed. Raises: CursorLost."""
-        frames = encode_history(self._dialect, self._generation, entries)
-        ends = entries[-1].type in CLOSING
-        self._advance(followed, Piece(predecessor(entries[0]), entries[-1].id, ends, frames))
+        with reading_record():
+            frames = encode_history(self.dialect, self._generation, entries)
+            ends = entries[-1].type in CLOSING
+            piece = Piece(predecessor(entries[0]), entries[-1].id, ends, frames)
+        self._advance(followed, piece)
         return frames
 
     def _advance(self, followed: FollowedLog, piece: Piece) -> None:
@@ -278,7 +281,7 @@ class Tail:
             self._cursor = BEGINNING
             await wait_change(followed.changed, REPAIR_LOOK)
             return b""
-        frame, history_follows = self._dialect.encode_loss(self._generation)
+        frame, history_follows = self.dialect.encode_loss(self._generation)
         self._is_ended = not history_follows
         self._cursor, self._has_forgotten = BEGINNING, True
         return frame
@@ -292,7 +295,3 @@ async def wait_change(changed: asyncio.Event, longest: timedelta) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _draw_reconnect() -> timedelta:
-    return timedelta(milliseconds=random.randint(*_RECONNECT_SPREAD_MS))

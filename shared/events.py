@@ -113,8 +113,10 @@ def encode_data(data: dict[str, Any]) -> bytes:
 
 
 def decode_data(data: bytes) -> dict[str, Any]:
-    """Read what `encode_data` wrote."""
+    """Read what `encode_data` wrote. Raises: ValueError, TypeError."""
     decoded: dict[str, Any] = json.loads(data)
+    if type(decoded) is not dict:
+        raise TypeError("no object")
     return decoded
 
 
@@ -128,6 +130,7 @@ def decode_runs(rows: Sequence[Row]) -> list[Run]:
 
     Ids rise: where the first and the last are of one epoch and as far apart as there are rows
     between them, no id in between can be another than the next one, and none is read.
+    What begins an epoch must say what it stands on. Raises: one of `connections.GARBLED`.
     """
     if not rows:
         return []
@@ -137,9 +140,14 @@ def decode_runs(rows: Sequence[Row]) -> list[Run]:
     types = [_TYPES[fields[1]] for _, fields in rows]
     data = [fields[3] for _, fields in rows]
     if rows[-1][0] == b"%d-%d" % (epoch, seq + len(rows) - 1):
-        return [Run(first, types, data)]
-    ids = [decode_entry_id(raw) for raw, _ in rows]
-    return gather_runs(map(Entry, ids, types, data))
+        runs = [Run(first, types, data)]
+    else:
+        ids = [decode_entry_id(raw) for raw, _ in rows]
+        runs = gather_runs(map(Entry, ids, types, data))
+    for run in runs:
+        if run.first.seq == 0:
+            _ = run.predecessor
+    return runs
 
 
 def gather_runs(entries: Iterable[Entry]) -> list[Run]:

@@ -1,9 +1,13 @@
 """What somebody else wrote into the keys of one generation: its clients are told, others go on."""
 
+from contextlib import AsyncExitStack
+
 import pytest
 
 from shared.connections import Client
+from shared.events import Event, EventType
 from shared.generation import Surface
+from shared.ids import parse_entry_id
 from shared.keys import Keys
 from tests.support.api_client import follow_path
 from tests.support.api_process import ApiProcess
@@ -82,3 +86,65 @@ async def test_an_entry_that_is_none_of_ours_disturbs_no_other_log(
         assert victim.end is End.CLEAN
         await other.author.close()
         await other.check(await follower.read_to_end())
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [("token", "garbage"), ("started", '{"prev":"garbage"}'), ("started", "[]"), ("dance", "{}")],
+)
+async def test_an_entry_that_cannot_be_told_ends_the_responses_of_its_log_alone(
+    api: ApiProcess, client: Client, kind: str, data: str
+) -> None:
+    """Whoever follows it, one or many; and who comes back is told why."""
+    spoilt, other = [await Reading.begin(client, Surface.NATIVE) for _ in range(2)]
+    async with (
+        spoilt.open(api.api_url) as one,
+        spoilt.open(api.api_url) as two,
+        other.open(api.api_url) as follower,
+    ):
+        assert {one.status, two.status, follower.status} == {200}
+        beyond = f"{parse_entry_id(spoilt.author.last_id).epoch + 1}-0"
+        log = KEYS.log(spoilt.author.generation)
+        await client.call("XADD", log, beyond, "t", kind, "d", data)
+        for victim in (one, two):
+            await victim.read_to_end()
+            assert victim.end is End.CLEAN
+        await other.author.close()
+        await other.check(await follower.read_to_end())
+    again = await api.call("GET", follow_path(spoilt.author.generation))
+    assert (again.status, again.json["code"]) == (500, "record_unreadable")
+
+
+@pytest.mark.parametrize("surface", Surface)
+async def test_a_text_that_is_none_ends_the_responses_of_its_log_alone(
+    api: ApiProcess, client: Client, surface: Surface
+) -> None:
+    """Read together with another, with which it is joined into one frame."""
+    spoilt, other = await Reading.begin(client, surface), await Reading.begin(client, surface)
+    async with spoilt.open(api.api_url) as victim, other.open(api.api_url) as follower:
+        assert (victim.status, follower.status) == (200, 200)
+        await spoilt.author.say(token("a"), Event(EventType.TOKEN, {"said": "garbage"}))
+        await victim.read_to_end()
+        assert victim.end is End.CLEAN
+        await other.author.close()
+        await other.check(await follower.read_to_end())
+
+
+async def test_a_deadline_is_settled_once_for_all_followers(
+    api: ApiProcess, client: Client
+) -> None:
+    """Thousands that write the same would leave no room for new generations."""
+    author = await Author.create(client)
+    await author.claim()
+    async with AsyncExitStack() as stack:
+        followers = [
+            await stack.enter_async_context(api.follow(author.generation)) for _ in range(20)
+        ]
+        for follower in followers:
+            await follower.read_until("started")
+        await client.call("CONFIG", "RESETSTAT")
+        await client.call("HSET", KEYS.record(author.generation), "deadline", 1)
+        for follower in followers:
+            assert [event.type for event in await follower.read_to_end()] == ["failed"]
+    stats = await client.call("INFO", "commandstats")
+    assert stats["cmdstat_evalsha"]["calls"] == 1

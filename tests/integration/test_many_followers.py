@@ -12,13 +12,16 @@ from tests.support.follower import reset_on_close
 from tests.support.metrics import read_metrics
 from tests.support.processes import free_port, open_process
 from tests.support.redis_server import RedisServer
-from tests.support.wait import wait_until
+from tests.support.wait import wait_until, within
 
 COUNT = 5_000
 AT_ONCE = 250
 LOGS = 50
 ROUNDS = 5
 PATIENCE_S = 30.0
+
+REDIS_CONNECTIONS = 6
+"""Of one process, however many follow."""
 
 GROWS_BY = 1.5
 """What the allocator keeps for so many may be divided otherwise the next time; five times as many
@@ -71,6 +74,34 @@ def cut_all(sockets: Sequence[socket.socket]) -> None:
         sock.close()
 
 
+async def count_connections(client: Client) -> int:
+    """Of the API to Redis, which are named so."""
+    told: str = (await client.call("CLIENT", "LIST")).decode()
+    names = [field for line in told.splitlines() for field in line.split() if field[:5] == "name="]
+    return sum(name.startswith("name=rejoin-") for name in names)
+
+
+async def test_new_generations_are_accepted_in_the_middle_of_a_storm(
+    valkey: RedisServer, client: Client
+) -> None:
+    """All have asked, none has read: whoever asks for an answer waits for a turn, not for all."""
+    authors = [await Author.create(client) for _ in range(LOGS)]
+    for author in authors:
+        await author.claim()
+        await author.say(*[token(f"{at} ") for at in range(500)])
+    port = free_port()
+    api = ApiClient(f"http://127.0.0.1:{port}")
+    env = {"REDIS_URL": valkey.url, "API_PORT": str(port)}
+    async with open_process("api", env, f"{api.api_url}/healthz"):
+        with many_files():
+            sockets = [_ask(port, authors, number) for number in range(COUNT // 2)]
+            async with within(2, lambda: "no generation was accepted"):
+                await api.create("hello")
+            told = await read_metrics(api)
+            cut_all(sockets)
+    assert told["rejoin_followers"] > 0
+
+
 async def test_followers_that_are_cut_leave_nothing_behind(
     valkey: RedisServer, client: Client
 ) -> None:
@@ -91,6 +122,7 @@ async def test_followers_that_are_cut_leave_nothing_behind(
                 sockets = connect_all(port, authors)
                 told = await read_metrics(api)
                 assert (told["rejoin_followers"], told["rejoin_followed_logs"]) == (COUNT, LOGS)
+                assert await count_connections(client) <= REDIS_CONNECTIONS
                 for author in authors:
                     await author.say(token("b"))
                 cut_all(sockets)

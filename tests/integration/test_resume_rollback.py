@@ -196,6 +196,24 @@ async def test_a_connected_reader_is_told_within_a_sweep_if_nothing_else_happens
     assert [event.type for event in events] == ["reset", "queued"]
 
 
+async def test_who_joins_after_a_roll_back_hides_it_from_nobody(
+    api: ApiProcess, client: Client
+) -> None:
+    """The process learns of it from the one that joins, before any sweep compares."""
+    author = await Author.create(client)
+    await author.claim()
+    past = await author.remember()
+    await author.say(token("lost"))
+    async with api.follow(author.generation, timeout_s=8.0) as follower:
+        await follower.read_until("token")
+        await author.roll_back(past)
+        async with api.follow(author.generation) as other:
+            await other.read_until("started")
+            events = await follower.read_n(2)
+
+    assert [event.type for event in events] == ["reset", "queued"]
+
+
 async def test_the_response_ends_when_record_and_log_are_gone(
     api: ApiProcess, client: Client
 ) -> None:

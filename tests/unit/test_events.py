@@ -68,10 +68,13 @@ runs = st.builds(
 @example([*(EntryId(1, seq) for seq in range(4)), *(EntryId(2, seq) for seq in (4, 5))])
 def test_each_entry_is_read_under_its_own_id(ids: list[EntryId]) -> None:
     """Whether or not ids between the first and the last are missing, or epochs change."""
-    rows = [(str(each).encode(), [b"t", b"token", b"d", b"%d" % at]) for at, each in enumerate(ids)]
+    rows = [
+        (str(each).encode(), [b"t", b"token", b"d", b'{"n":%d}' % at])
+        for at, each in enumerate(ids)
+    ]
     read = decode_entries(rows)
     assert [(entry.id, entry.data) for entry in read] == [
-        (each, b"%d" % at) for at, each in enumerate(ids)
+        (each, b'{"n":%d}' % at) for at, each in enumerate(ids)
     ]
     assert all(type(entry) is Entry and type(entry.id) is EntryId for entry in read)
 

@@ -12,7 +12,7 @@ from tests.bench.delivery.node import install_node_project
 from tests.bench.delivery.oracle import check_followers
 from tests.bench.delivery.programs import build_programs
 from tests.bench.delivery.stages import Arm, Bench, Load
-from tests.bench.delivery.turn import FULL, PRODUCER, REDIS, Turn
+from tests.bench.delivery.turn import REDIS, Turn
 from tests.bench.line import FULL as FULL_SCALE
 from tests.bench.line import Scale
 from tests.bench.process_cost import share_out_cores
@@ -92,8 +92,6 @@ class Series:
         for run, turn in enumerate(self.turns):
             if turn.worthless is not None:
                 yield f"{self.name}, run {run}: discarded: {turn.worthless}"
-            elif turn.rest > FULL and PRODUCER not in turn.steady.busy:
-                yield f"{self.name}, run {run}: the other core was full ({turn.rest:.0%})"
 
     def data(self) -> dict[str, Any]:
         """For programs."""
@@ -116,8 +114,8 @@ def describe_sides(bench: Bench) -> list[str]:
     notes = [
         f"The server has core {tested} for itself; Redis, writer, followers and bench share"
         f" {rest}, the other core. The producer of `resumable-stream`, which publishes by itself"
-        " instead of our writer, is among them: where that core is full, it is this arm's own part"
-        " that fills it, and its latency an upper bound."
+        " instead of our writer, is among them. Where that core is full, the latency is an upper"
+        " bound: what is tested had to wait for what tests it."
     ]
     if bench.node is None:
         notes.append("Without `resumable-stream`: no Node here.")

@@ -11,7 +11,7 @@ from tests.bench.delivery.load import allow_many_files
 from tests.bench.delivery.node import install_node_project
 from tests.bench.delivery.oracle import check_followers
 from tests.bench.delivery.programs import build_programs
-from tests.bench.delivery.stages import Arm, Bench, Load
+from tests.bench.delivery.stages import REJOIN, Arm, Bench, Load
 from tests.bench.delivery.turn import REDIS, Turn
 from tests.bench.line import FULL as FULL_SCALE
 from tests.bench.line import Scale
@@ -68,15 +68,17 @@ class Series:
         turns = self.worth
         if not turns:
             return f"discarded: {self.turns[0].worthless}"
+        gone = len(self.turns) - len(turns)
+        discarded = f"; {gone} of {len(self.turns)} runs discarded" if gone else ""
         if all(turn.is_sound for turn in turns):
-            return "all, once, in order"
+            return f"all, once, in order{discarded}"
         share = median(turn.arrived for turn in turns)
         wrong = {
             name.replace("_", " "): max(int(turn.seen[name]) for turn in turns)
             for name in ("duplicates", "wrong_ids", "lost")
         }
         told = [f"{most:,} {name}" for name, most in wrong.items() if most]
-        return ", ".join([f"{share:.1%} in time", *told])
+        return ", ".join([f"{share:.1%} in time", *told]) + discarded
 
     def carries(self, bound_ms: float) -> bool:
         """Whether the middle run's p99 is within the bound and every run is sound."""
@@ -88,9 +90,12 @@ class Series:
         )
 
     def find_worthless(self) -> Iterator[str]:
-        """What makes these figures say something else than they seem to."""
+        """What makes these figures say something else than they seem to.
+
+        A baseline may lose a run, which its row then says, but not all of them.
+        """
         for run, turn in enumerate(self.turns):
-            if turn.worthless is not None:
+            if turn.worthless is not None and (self.arm is REJOIN or not self.worth):
                 yield f"{self.name}, run {run}: discarded: {turn.worthless}"
 
     def data(self) -> dict[str, Any]:

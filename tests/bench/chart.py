@@ -21,9 +21,11 @@ def draw_chart(measured: str) -> bytes:
         js=(),
         disable_xml_declaration=True,
         legend_at_bottom=True,
+        truncate_legend=-1,
         width=820,
         height=460,
     )
+    chart.y_labels = [step * 10**power for power in range(4) for step in (1, 2, 5)]
     chart.x_labels = [f"{load:,}" for load in loads]
     for arm in dict.fromkeys(one["arm"] for one in series):
         by_load = {one["logs"]: _p99_ms(one) for one in series if one["arm"] == arm}

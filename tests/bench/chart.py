@@ -21,6 +21,7 @@ def draw_chart(measured: str) -> bytes:
         js=(),
         disable_xml_declaration=True,
         legend_at_bottom=True,
+        legend_at_bottom_columns=1,
         truncate_legend=-1,
         width=820,
         height=460,
